@@ -1,0 +1,42 @@
+# make demo | test | check | test-all | lock. Needs Python 3.11 or 3.12 and make, nothing else.
+PYTHON ?= python3
+UV_VERSION := 0.13.8
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+OTHER := .venv-other
+
+.PHONY: demo test check test-all lock clean
+
+demo: $(READY)
+	$(BIN)/facade demo --out demo
+
+test: $(READY)
+	$(BIN)/pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# What needs another environment: the other Python, with the wheel that pip would install instead of this checkout.
+test-all: $(READY)
+	PYTHON=$(PYTHON) UV=$(abspath $(BIN)/uv) sh tests/other_python.sh $(OTHER)
+
+# Names and exact versions only, for both Pythons; run it after changing pyproject.toml.
+lock: $(READY)
+	$(BIN)/uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --no-annotate --no-header \
+	    --no-emit-index-url --upgrade -o requirements.lock
+
+clean:
+	rm -rf $(VENV) $(OTHER) demo
+
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))" \
+	    || { echo "facade-ssd needs Python 3.11 or 3.12; say which with: make PYTHON=python3.12"; exit 1; }
+	@echo "installing into $(VENV) (once; about a minute)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/uv pip install -q --python $(BIN)/python -r requirements.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $@

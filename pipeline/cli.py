@@ -1,0 +1,233 @@
+"""The command line: paths and common options here, knobs in TOML or `--set`.
+
+People read stderr; programs read the one line of JSON on stdout and the exit code: 0 done, 1 failed, 2 wrong usage.
+Heavy imports live inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import pipeline
+from pipeline.errors import FacadeError, UsageError
+
+if TYPE_CHECKING:
+    from pipeline.stage import Context, Outcome
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    name="facade",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="From photos of buildings with labels to boxes, from boxes to detectors, from detectors to tables.",
+)
+
+Work = Annotated[Path, typer.Option("--work", help="The work folder: all tables of all stages live in it.")]
+Config = Annotated[Path | None, typer.Option("--config", help="Settings: a TOML file with one table a stage.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="STAGE.KEY=VALUE", help="One setting; may be repeated.")
+]
+Scheduler = Annotated[str | None, typer.Option(help="A Dask scheduler's address; default: workers on this machine.")]
+Count = Annotated[
+    int | None,
+    typer.Option("--workers", min=0, help="Worker processes; default: one a core. 0: this process, to debug."),
+]
+Tracking = Annotated[
+    str | None, typer.Option(help="MLflow's address, or 'off'; default: MLFLOW_TRACKING_URI, else mlflow.db here.")
+]
+Share = Annotated[float, typer.Option(min=0, max=1, help="Fail above this share of rejected images.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Do nothing but answer --version."""
+    if version:
+        _say(f"facade-ssd {pipeline.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def index(
+    card: Annotated[str, typer.Option(help="A dataset card: the name of one that comes along, or a TOML file.")],
+    root: Annotated[str, typer.Option(help="The dataset's folder: a path, or any fsspec address.")],
+    work: Work,
+    config: Config = None,
+    sets: Sets = None,
+    scheduler: Scheduler = None,
+    workers: Count = None,
+    tracking: Tracking = None,
+    max_rejected: Share = 0.05,
+    debug: Debug = False,
+) -> None:
+    """List a dataset: pair photos and annotations, hash, check and split them."""
+
+    def command() -> Outcome:
+        from pipeline.config import load_tables, resolve
+        from pipeline.dataset import card_named
+        from pipeline.index import IndexConfig, run
+
+        tables = load_tables(config, sets or ())
+        settings = resolve(IndexConfig, tables, "index")
+        found, text = card_named(card)
+        return run(_context(work, tables, scheduler, workers, tracking, max_rejected), settings, found, text, root)
+
+    _finish("index", command, debug)
+
+
+@app.command()
+def extract(
+    work: Work,
+    config: Config = None,
+    sets: Sets = None,
+    scheduler: Scheduler = None,
+    workers: Count = None,
+    tracking: Tracking = None,
+    max_rejected: Share = 0.05,
+    debug: Debug = False,
+) -> None:
+    """Turn annotations into boxes: masks by a recipe, true boxes as they are."""
+
+    def command() -> Outcome:
+        from pipeline.config import load_tables, resolve
+        from pipeline.extract import ExtractConfig, run
+
+        tables = load_tables(config, sets or ())
+        settings = resolve(ExtractConfig, tables, "extract")
+        return run(_context(work, tables, scheduler, workers, tracking, max_rejected), settings)
+
+    _finish("extract", command, debug)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the drawn facades, the tables and the pictures go.")] = Path("demo"),
+    images: Annotated[int, typer.Option(min=1, help="How many facades to draw.")] = 60,
+    seed: Annotated[int, typer.Option(min=0, help="Other seeds draw other streets.")] = 0,
+    workers: Count = None,
+    tracking: Tracking = None,
+    debug: Debug = False,
+) -> None:
+    """Draw facades and take them through the pipeline, offline, on this machine."""
+
+    def command() -> dict[str, Any]:
+        from pipeline.demo import run
+
+        return run(_context(out / "work", {}, None, workers, tracking, 0.05), out, images, seed)
+
+    _finish("demo", command, debug)
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A work folder, or any folder with finished stages below it.")],
+    debug: Debug = False,
+) -> None:
+    """Check all tables against their manifests: files, digests, schemas, counts."""
+
+    def command() -> dict[str, Any]:
+        from pipeline.verify import verify as check
+
+        started = time.monotonic()
+        findings = check(folder)
+        for problem in findings.problems:
+            _say(f"verify: {problem}")
+        if findings.problems:
+            raise FacadeError(f"{folder}: {len(findings.problems)} problems in {findings.files} files; see above.")
+        _say(f"verify: {findings.files} files of {', '.join(findings.stages)} are as they were written")
+        counts = {name: getattr(findings, name) for name in ("rows_in", "rows_out", "rejected")}
+        seconds = time.monotonic() - started
+        return {"stage": "verify", "changed": False, **counts, "seconds": round(seconds, 3), "outputs": {}}
+
+    _finish("verify", command, debug)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; the way that `facade` starts."""
+    signal.signal(signal.SIGTERM, _stop)
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(
+            args=list(arguments) if arguments is not None else None, prog_name="facade", standalone_mode=False
+        )
+    except CLICK_ERROR as error:
+        code = _fail(_stage_named(arguments), f"{error.format_message().rstrip('.')}; see `facade --help`.", 2)
+    except (typer.Abort, KeyboardInterrupt):
+        code = _fail(_stage_named(arguments), STOPPED, 130)
+    sys.exit(code)
+
+
+# The parent of all usage errors; typer brings a click of its own and exports only this child of it.
+CLICK_ERROR: Any = typer.BadParameter.__mro__[2]
+STOPPED = "stopped; run the same command again, it goes on from here."
+
+
+def _finish(stage: str, command: Callable[[], Outcome | dict[str, Any]], debug: bool) -> None:
+    """Run a command to its line of JSON and its exit code."""
+    try:
+        result = command()
+    except (UsageError, FacadeError, OSError) as error:
+        if debug:
+            traceback.print_exc()
+        raise typer.Exit(_fail(stage, _sentence(error), 2 if isinstance(error, UsageError) else 1)) from None
+    line = result if isinstance(result, dict) else asdict(result)
+    if line.get("changed") is False and stage not in {"verify"}:
+        _say(f"{stage}: nothing to do, the tables are up to date")
+    print(json.dumps(line), flush=True)  # noqa: T201 - the one line that programs read
+
+
+def _fail(stage: str, sentence: str, code: int) -> int:
+    _say(f"error: {sentence}")
+    print(json.dumps({"stage": stage, "changed": False, "error": sentence}), flush=True)  # noqa: T201
+    return code
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror or error}; check that it exists and may be used, then run the command again."
+    return str(error)
+
+
+def _stage_named(arguments: Sequence[str] | None) -> str:
+    words = [word for word in (arguments if arguments is not None else sys.argv[1:]) if not word.startswith("-")]
+    return words[0] if words else "facade"
+
+
+def _context(
+    work: Path,
+    tables: dict[str, Any],
+    scheduler: str | None,
+    workers: int | None,
+    tracking: str | None,
+    max_rejected: float,
+) -> Context:
+    from pipeline.config import resolve
+    from pipeline.parallel import Workers
+    from pipeline.stage import Context
+    from pipeline.store import StoreConfig
+
+    patience = resolve(StoreConfig, tables, "store").patience
+    context = Context(work.absolute(), Workers(scheduler, workers), tracking, max_rejected, patience)
+    return replace(context, say=_say)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201 - the command line is what prints
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

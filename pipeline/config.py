@@ -1,0 +1,96 @@
+"""Settings: a TOML file with one table a stage, then `--set stage.key=value`, checked once, frozen after."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.errors import UsageError
+
+__all__ = ["Settings", "load_tables", "one_sentence", "parse_toml", "resolve"]
+
+# Tables a settings file may hold. A later stage adds its name here and its settings class in its own module.
+TABLES = ("store", "index", "extract")
+
+
+class Settings(BaseModel):
+    """The parent of every settings class: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+SettingsT = TypeVar("SettingsT", bound=BaseModel)
+
+
+def load_tables(path: Path | None, assignments: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return the settings of all stages by table name: the file's, overridden by `stage.key=value` strings."""
+    tables = parse_toml(read_text(path), str(path)) if path else {}
+    for name, table in tables.items():
+        _check_table(name, f"{path}")
+        if not isinstance(table, dict):
+            raise UsageError(f"{path}: {name!r} is a single value, expected a table; write [{name}] above its keys.")
+    for text in assignments:
+        stage, key, value = _parse_assignment(text)
+        tables.setdefault(stage, {})[key] = value
+    return tables
+
+
+def resolve(settings: type[SettingsT], tables: Mapping[str, Any], name: str) -> SettingsT:
+    """Return the settings object of table `name`, with one sentence instead of pydantic's page on an error."""
+    try:
+        return settings.model_validate(tables.get(name, {}))
+    except ValidationError as error:
+        raise UsageError(one_sentence(error, f"settings [{name}]", settings)) from None
+
+
+def one_sentence(error: ValidationError, where: str, model: type[BaseModel]) -> str:
+    """Return what is wrong, where, and which keys there are, as one sentence."""
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"]) or "the whole"
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown key {key!r}; known are {', '.join(sorted(model.model_fields))}."
+    if problem["type"] == "missing":
+        return f"{where}: the key {key!r} is missing; add it."
+    return f"{where}: {key}: {problem['msg'].removeprefix('Value error, ')}, got {str(problem['input'])[:80]!r}."
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """Return the parsed TOML, or say in one sentence where it breaks."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{where} is not valid TOML: {error}; mend that line.") from None
+
+
+def read_text(path: Path) -> str:
+    """Return a small text file that the user named."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UsageError(f"cannot read {path}: {reason}; check the path.") from None
+
+
+def _parse_assignment(text: str) -> tuple[str, str, Any]:
+    target, equals, value = text.partition("=")
+    stage, dot, key = target.strip().partition(".")
+    if not (equals and dot and stage and key):
+        raise UsageError(f"--set {text!r} is not of the form stage.key=value, for example extract.recipe=epfl.")
+    _check_table(stage, "--set")
+    return stage, key, _parse_value(value.strip())
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # a bare word is a string: quoting it twice in a shell helps no one
+
+
+def _check_table(name: str, where: str) -> None:
+    if name not in TABLES:
+        raise UsageError(f"{where}: unknown stage {name!r}; known are {', '.join(TABLES)}.")

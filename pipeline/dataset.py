@@ -1,0 +1,238 @@
+"""Dataset cards: what a set of photos and annotations is called, how it is laid out, and what its labels mean.
+
+A card is a TOML file; `data/template.toml` explains every key. Photos and annotations are paired by the named fields
+of their patterns, never by position.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+
+from pipeline.config import Settings, one_sentence, parse_toml, read_text
+from pipeline.errors import UsageError
+from pipeline.files import Listed
+
+__all__ = ["Card", "Minimum", "Pair", "card_named", "card_of", "known_cards", "pair_up"]
+
+Kind = Literal["colour_mask", "index_mask", "cmp_xml", "yolo"]
+MASKS = {"colour_mask", "index_mask"}
+REST = "*"
+SPLITS = ("train", "val", "test")
+SHARES = (0.7, 0.15, 0.15)
+
+
+def _is_pattern(text: str) -> str:
+    if "{id}" not in text:
+        raise ValueError("a pattern needs the field {id}, for example 'images/{id}.jpg'")
+    if text.startswith("/") or ".." in text.split("/"):
+        raise ValueError("a pattern is relative to the dataset's folder and stays below it")
+    return text
+
+
+Pattern = Annotated[str, AfterValidator(_is_pattern)]
+
+
+class Minimum(Settings):
+    """The smallest region that becomes a box: so many pixels, and such a share of the image."""
+
+    pixels: int = Field(default=16, ge=1)
+    share: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+
+class Splits(Settings):
+    """How images are dealt to train, val and test: by hash, or by the set's own lists."""
+
+    shares: tuple[float, float, float] = SHARES
+    train: str | None = None
+    val: str | None = None
+    test: str | None = None
+    rest: Literal["hash", "train", "val", "test"] = "hash"
+    val_from_train: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+    @field_validator("shares")
+    @classmethod
+    def _sum_to_one(cls, shares: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+            raise ValueError("the three shares must not be negative and must sum to 1")
+        return shares
+
+    @property
+    def lists(self) -> dict[str, str]:
+        """The list files by split."""
+        return {name: path for name in SPLITS if (path := getattr(self, name))}
+
+
+class Card(Settings):
+    """One dataset; see `data/template.toml` for what each key means."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=64)
+    title: str
+    source: str
+    licence: str
+    citation: str = ""
+    kind: Kind
+    images: Annotated[list[Pattern], Field(min_length=1)]
+    annotations: Annotated[list[Pattern], Field(min_length=1)]
+    legend: Annotated[dict[str, str], Field(min_length=1)]
+    labelled: Annotated[list[str], Field(min_length=1)]
+    unions: dict[str, list[str]] = {}
+    occluders: list[str] = []
+    complete: bool = True
+    missing: Literal["reject", "empty", "unlabelled"] = "reject"
+    minimum: dict[str, Minimum] = {}
+    colour_distance: float | None = Field(default=None, ge=0)
+    max_unknown: float | None = Field(default=None, ge=0, le=1)
+    splits: Splits = Splits()
+    group: str | None = None
+
+    @field_validator("images", "annotations", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("group")
+    @classmethod
+    def _is_expression(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                groups = re.compile(value).groups
+            except re.error as error:
+                raise ValueError(f"not a regular expression: {error}") from None
+            if groups != 1:
+                raise ValueError("needs exactly one (group), for example '^(.+)_[0-9]+[.]jpg$'")
+        return value
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Card:
+        names = set(self.legend.values())
+        used = {"labelled": self.labelled, "occluders": self.occluders, "minimum": self.minimum}
+        used |= {f"unions.{name}": members for name, members in self.unions.items()}
+        for key, members in used.items():
+            for member in members:
+                if member not in names:
+                    raise ValueError(f"{key} names {member!r}, which the legend does not; it has {sorted(names)}")
+        for name in self.unions:
+            if name not in self.labelled:
+                raise ValueError(f"unions.{name}: {name!r} is not in `labelled`, which has {self.labelled}")
+        if self.kind in MASKS:
+            self._check_codes()
+        return self
+
+    def _check_codes(self) -> None:
+        for key in self.legend:
+            if key != REST:
+                code_of(key, self.kind)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Every name that the legend gives, once, those with boxes first."""
+        return tuple(dict.fromkeys([*self.labelled, *self.legend.values()]))
+
+    def minimum_area(self, label: str, pixels: int) -> float:
+        """Return the smallest area in pixels that a region of `label` may have in an image of so many pixels."""
+        minimum = self.minimum.get(label, Minimum())
+        return max(minimum.pixels, minimum.share * pixels)
+
+
+def code_of(key: str, kind: Kind) -> int:
+    """Return a legend key as the code that masks of this kind hold: an index, or a colour packed as 0xBBGGRR."""
+    try:
+        if kind == "index_mask":
+            return int(key)
+        parts = (
+            [int(key[i : i + 2], 16) for i in (1, 3, 5)] if key.startswith("#") else [int(p) for p in key.split(",")]
+        )
+        red, green, blue = parts
+    except ValueError:
+        wanted = "a number such as '3'" if kind == "index_mask" else "a colour such as '128,0,0' or '#800000'"
+        raise ValueError(f"legend key {key!r} is not {wanted}") from None
+    if not all(0 <= part <= 255 for part in parts):
+        raise ValueError(f"legend key {key!r} is not a colour: its parts go from 0 to 255")
+    return red | green << 8 | blue << 16
+
+
+def known_cards() -> dict[str, Path]:
+    """Return the cards that come with facade-ssd, by name: in the checkout, or in the installed package."""
+    here = Path(__file__).parent
+    folder = here / "cards" if (here / "cards").is_dir() else here.parent / "data"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def card_named(name_or_path: str) -> tuple[Card, str]:
+    """Return a card and its text, from a file or from those that come with facade-ssd."""
+    known = known_cards()
+    path = known.get(name_or_path, Path(name_or_path))
+    if name_or_path not in known and not path.is_file():
+        raise UsageError(f"no card {name_or_path!r}: give a file, or one of {', '.join(known)}.")
+    text = read_text(path)
+    return card_of(text, str(path)), text
+
+
+def card_of(text: str, where: str) -> Card:
+    """Return the card in a TOML text."""
+    try:
+        return Card.model_validate(parse_toml(text, where))
+    except ValidationError as error:
+        raise UsageError(one_sentence(error, f"card {where}", Card)) from None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A photo and its annotation, if it has one."""
+
+    photo: Listed
+    annotation: Listed | None
+    fields: Mapping[str, str]
+
+
+def pair_up(card: Card, listed: Sequence[Listed]) -> tuple[list[Pair], list[Listed]]:
+    """Return the photos with their annotations, in order of path, and the annotations that no photo claims."""
+    annotations: dict[tuple[tuple[str, str], ...], Listed] = {}
+    for entry, fields in _matches(card.annotations, listed):
+        annotations.setdefault(_pairing_key(fields), entry)
+    shared = {name for pattern in card.annotations for name in re.findall(r"{(\w+)}", pattern)}
+    pairs = []
+    for entry, fields in _matches(card.images, listed):
+        found = annotations.get(_pairing_key({key: value for key, value in fields.items() if key in shared}))
+        pairs.append(Pair(entry, found if found and found.path != entry.path else None, fields))
+    # With `{id}.png` and `{id}_mask.png` a mask fits the photos' pattern too: what is a partner is no photo.
+    claimed = {pair.annotation.path for pair in pairs if pair.annotation}
+    pairs = [pair for pair in pairs if pair.photo.path not in claimed]
+    claimed |= {pair.photo.path for pair in pairs}
+    return pairs, [entry for entry in annotations.values() if entry.path not in claimed]
+
+
+def _pairing_key(fields: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    # One file system stores é as one letter, another as e and an accent: the same name all the same.
+    return tuple(sorted((key, unicodedata.normalize("NFC", value)) for key, value in fields.items()))
+
+
+def _matches(patterns: Iterable[str], listed: Sequence[Listed]) -> list[tuple[Listed, dict[str, str]]]:
+    """Return the files that fit a pattern, each once, by the first pattern it fits."""
+    expressions = [_expression(pattern) for pattern in patterns]
+    found = ((entry, next(filter(None, (e.fullmatch(entry.path) for e in expressions)), None)) for entry in listed)
+    return [(entry, match.groupdict()) for entry, match in found if match]
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    """Return a pattern as an expression: {id} crosses folders, other fields and * do not; letter case is free."""
+    seen: set[str] = set()
+    pieces = []
+    for piece in re.split(r"({\w+}|[*])", pattern):
+        if piece == "*":
+            pieces.append("[^/]*")
+        elif piece.startswith("{"):
+            name = piece[1:-1]
+            pieces.append(f"(?P={name})" if name in seen else f"(?P<{name}>{'.+?' if name == 'id' else '[^/]+'})")
+            seen.add(name)
+        else:
+            pieces.append(re.escape(piece))
+    return re.compile("".join(pieces), re.IGNORECASE | re.DOTALL)

@@ -1,0 +1,151 @@
+"""Bytes in, bytes out: listing, reading (local or any fsspec address), and writing that is whole or absent."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline.errors import BadInputError, FacadeError
+
+__all__ = ["Listed", "is_passing", "json_digest", "list_files", "read_bytes", "with_patience", "write_bytes"]
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+TEMPORARY = ".part"
+PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNREFUSED, errno.EHOSTDOWN}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One file (or folder) below a root: its posix path there, its address, and what tells that it changed."""
+
+    path: str
+    uri: str
+    size: int
+    stamp: str
+
+
+def json_digest(value: Any) -> str:
+    """Return the sha256 of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_remote(uri: str) -> bool:
+    """Return whether an address is one for fsspec (`s3://…`), not a path on this machine."""
+    return "://" in uri
+
+
+def list_files(root: str) -> list[Listed]:
+    """Return all files and folders below `root`, sorted by path; names that begin with a dot are left out."""
+    found = _list_remote(root) if is_remote(root) else _list_local(Path(root).resolve())
+    return sorted(found, key=lambda listed: listed.path)
+
+
+def _list_local(root: Path) -> Iterator[Listed]:
+    if not root.is_dir():
+        raise FacadeError(f"{root} is not a folder; give the dataset's folder with --root.")
+    seen: set[tuple[int, int]] = set()  # a linked folder is followed once, so a loop of links ends
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            subfolders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in subfolders + [name for name in names if not name.startswith(".")]:
+            yield _listed(root, Path(folder, name))
+
+
+def _listed(root: Path, path: Path) -> Listed:
+    try:
+        status = path.stat()
+        size, stamp = status.st_size, str(status.st_mtime_ns)
+    except OSError:  # a dangling link: listed, so that reading it says what is wrong
+        size, stamp = 0, "0"
+    return Listed(path.relative_to(root).as_posix(), str(path), size, stamp)
+
+
+def _list_remote(root: str) -> Iterator[Listed]:
+    import fsspec
+
+    system, base = fsspec.core.url_to_fs(root)
+    for path, info in system.find(base, detail=True).items():
+        relative = path[len(base) :].lstrip("/")
+        if not any(part.startswith(".") for part in relative.split("/")):
+            stamp = info.get("ETag") or info.get("etag") or info.get("LastModified") or info.get("mtime") or ""
+            yield Listed(relative, system.unstrip_protocol(path), int(info.get("size") or 0), str(stamp))
+
+
+def read_bytes(uri: str) -> bytes:
+    """Return all bytes of a file, local or remote; what is gone or no file is bad input, not a passing fault."""
+    try:
+        if not is_remote(uri):
+            return Path(uri).read_bytes()
+        import fsspec
+
+        with fsspec.open(uri, "rb") as file:
+            return bytes(file.read())
+    except IsADirectoryError:
+        raise BadInputError("it is a folder, not a file") from None
+    except FileNotFoundError:
+        raise BadInputError("the file is not there (a link to nothing?)") from None
+
+
+def is_passing(error: str) -> bool:
+    """Return whether an error of this class, a `rejected` row's, may be gone when the same bytes are read again."""
+    found = getattr(builtins, error, None)
+    return isinstance(found, type) and issubclass(found, OSError)
+
+
+def write_bytes(path: Path, data: bytes, patience: float = 0.0) -> None:
+    """Write a file beside its place and rename it there, so that it is whole or absent; wait while the disk is full."""
+
+    def attempt() -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+        try:
+            with open(partial, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
+
+    with_patience(attempt, path, patience)
+
+
+def with_patience(attempt: Callable[[], Result], path: Path, patience: float) -> Result:
+    """Return what `attempt` returns, trying again with longer and longer waits while its disk or store is away."""
+    start, wait = time.monotonic(), 0.5
+    while True:
+        try:
+            return attempt()
+        except OSError as error:
+            if error.errno not in PASSING or time.monotonic() - start + wait > patience:
+                raise cannot_write(path, error) from error
+            logger.warning("%s: %s; trying again in %.0f s", path.parent, error.strerror, wait)
+            time.sleep(wait)
+            wait = min(2 * wait, 30.0)
+
+
+def cannot_write(path: Path, error: OSError) -> FacadeError:
+    """Return the sentence for a file that could not be written."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        advice = "free some space and run the same command again, finished shards are kept"
+    else:
+        advice = "check that the folder exists and may be written"
+    return FacadeError(f"cannot write {path}: {error.strerror or error}; {advice}.")

@@ -1,0 +1,219 @@
+"""`index`: a dataset card and its folder become the `images` table.
+
+Every photo is read once: its bytes are hashed, its header and EXIF kept, its pixels decoded to know that they can be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any
+from unicodedata import normalize
+
+import pyarrow as pa
+from pydantic import Field
+
+from pipeline.config import Settings
+from pipeline.dataset import SPLITS, Card, Pair, pair_up
+from pipeline.errors import BadInputError, FacadeError
+from pipeline.files import Listed, json_digest, list_files, read_bytes, write_bytes
+from pipeline.images import MAX_PIXELS, inspect_photo
+from pipeline.lock import locked
+from pipeline.schemas import table_from_rows
+from pipeline.stage import Context, Outcome, Plan, Stage, run_stage, shards_of, work_rows
+from pipeline.store import Receipt, Shard, StageFolder
+
+__all__ = ["STAGE", "IndexConfig", "run"]
+
+STAGE = Stage("index", algorithm=1, per_row="images", primary="images")
+# After all shards of its dataset: what is worth telling of the set as a whole.
+CLOSING_ORDINAL = 99_999
+SPLIT_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
+SPLIT_WORDS |= {"test": "test", "testing": "test"}
+
+
+class IndexConfig(Settings):
+    """What counts as a usable photo."""
+
+    max_pixels: int = Field(default=MAX_PIXELS, ge=1)
+    min_side: int = Field(default=8, ge=1)
+
+
+def split_of(card: Card, official: str | None, key: str) -> str:
+    """Return the split of an image from its official one, if any, and its group or digest."""
+    place = int(hashlib.sha256(key.encode()).hexdigest()[:13], 16) / 16**13
+    if official == "train" and place < card.splits.val_from_train:
+        return "val"
+    if official is not None:
+        return official
+    train, val, _ = card.splits.shares
+    return SPLITS[(place >= train) + (place >= train + val)]
+
+
+def image_row(row: Mapping[str, Any], card: Card, config: IndexConfig) -> dict[str, Any]:
+    """Return the `images` row of one photo; its annotation is only hashed here."""
+    _check_name(row["image_id"])
+    if row["annotation_uri"] is None and card.missing == "reject":
+        raise BadInputError("the photo has no annotation; if that means something, say what with `missing` in the card")
+    data = read_bytes(row["uri"])
+    facts = inspect_photo(data, config.max_pixels, config.min_side)
+    digest = hashlib.sha256(data).hexdigest()
+    annotation = read_bytes(row["annotation_uri"]) if row["annotation_uri"] else None
+    unlabelled = annotation is None and card.missing == "unlabelled"
+    return {
+        **{key: row[key] for key in ("image_id", "dataset", "uri", "annotation_uri", "size", "mtime_or_etag", "group")},
+        **vars(facts),
+        "sha256": digest,
+        "annotation_sha256": None if annotation is None else hashlib.sha256(annotation).hexdigest(),
+        "split": split_of(card, row["official"], row["group"] or digest),
+        "labelled": [] if unlabelled else list(card.labelled),
+    }
+
+
+def index_rows(rows: Sequence[dict[str, Any]], card: Card, config: IndexConfig) -> dict[str, pa.Table]:
+    """Return the tables of some listed photos."""
+    images, rejected = work_rows(STAGE.name, rows, lambda row: image_row(row, card, config))
+    return {"images": table_from_rows("images", images), "rejected": table_from_rows("rejected", rejected)}
+
+
+def run(context: Context, config: IndexConfig, card: Card, card_text: str, root: str) -> Outcome:
+    """Return what became of the dataset's folder; other datasets in the work folder stay as they are."""
+    folder = context.folder(STAGE.name)
+    with locked(folder.path):
+        listed = list_files(root)
+        pairs, strays = pair_up(card, listed)
+        if not pairs:
+            raise FacadeError(_nothing_found(card, root, listed))
+        rows, remarks = _listed_rows(card, pairs, strays, root)
+        settings = {"card": card.model_dump(), "index": config.model_dump(), "root": root}
+        plan = _plan(folder, card, rows, remarks, partial(index_rows, card=card, config=config), settings)
+        write_bytes(context.work / "datasets" / f"{card.name}.toml", card_text.encode(), context.patience)
+        outcome = run_stage(STAGE, context, plan)
+        _tell(context, folder, card, len(listed) - len(pairs) - sum(pair.annotation is not None for pair in pairs))
+        return outcome
+
+
+def _plan(
+    folder: StageFolder,
+    card: Card,
+    rows: list[dict[str, Any]],
+    remarks: list[dict[str, str]],
+    function: Any,
+    settings: Any,
+) -> Plan:
+    decided = [STAGE.algorithm, card.model_dump(), settings["index"]]
+    shards = shards_of(card.name, rows, lambda piece: json_digest([decided, list(piece)]))
+    last = Shard(card.name, CLOSING_ORDINAL, json_digest([[shard.digest for shard in shards], remarks]))
+    manifest = folder.manifest()
+    kept = [receipt for receipt in (manifest.receipts if manifest else ()) if receipt.dataset != card.name]
+    closing = (last, partial(_remarks_table, folder, card, remarks))
+    return Plan(shards, function, settings, kept, closing)
+
+
+def _listed_rows(
+    card: Card, pairs: Sequence[Pair], strays: Sequence[Listed], root: str
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Return a row for each photo, and the remarks that the listing alone is worth."""
+    official, unclaimed = _official_splits(card, pairs, root)
+    rows = [_listed_row(card, pair, official.get(pair.photo.path, _rest(card))) for pair in pairs]
+    remarks = [_remark(card, stray.uri, "stray", "an annotation without a photo") for stray in strays]
+    remarks += [_remark(card, name, "stray", f"{where} lists a photo that is not there") for name, where in unclaimed]
+    return rows, remarks
+
+
+def _listed_row(card: Card, pair: Pair, official: str | None) -> dict[str, Any]:
+    group = re.search(card.group, pair.photo.path) if card.group else None
+    return {
+        "image_id": f"{card.name}/{pair.photo.path}",
+        "dataset": card.name,
+        "uri": pair.photo.uri,
+        "size": pair.photo.size,
+        "mtime_or_etag": pair.photo.stamp,
+        "annotation_uri": pair.annotation.uri if pair.annotation else None,
+        "annotation": [pair.annotation.size, pair.annotation.stamp] if pair.annotation else None,
+        "official": _split_word(card, pair) or official,
+        "group": group.group(1) if group else None,
+    }
+
+
+def _split_word(card: Card, pair: Pair) -> str | None:
+    """Return the split that the photo's path names, if the card's patterns have a {split} field."""
+    word = pair.fields.get("split")
+    if word is None or word.lower() in SPLIT_WORDS:
+        return word and SPLIT_WORDS[word.lower()]
+    known = ", ".join(SPLIT_WORDS)
+    raise FacadeError(f"{pair.photo.path}: {word!r} is no split of the card {card.name}; known are {known}.")
+
+
+def _rest(card: Card) -> str | None:
+    return None if card.splits.rest == "hash" else card.splits.rest
+
+
+def _official_splits(card: Card, pairs: Sequence[Pair], root: str) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Return the split of each photo that a list names, by path, and the names that fit no photo."""
+    paths: dict[str, str] = {}
+    for pair in reversed(pairs):
+        path = pair.photo.path
+        for name in (pair.fields["id"], PurePosixPath(path).name, str(PurePosixPath(path).with_suffix("")), path):
+            paths[normalize("NFC", name)] = path
+    splits, unclaimed = {}, []
+    for split, file in card.splits.lists.items():
+        for line in filter(
+            None, map(str.strip, read_bytes(f"{root.rstrip('/')}/{file}").decode("utf-8-sig").splitlines())
+        ):
+            path = paths.get(normalize("NFC", line), "")
+            splits[path] = split
+            if not path:
+                unclaimed.append((line, file))
+    return splits, unclaimed
+
+
+def _remarks_table(
+    folder: StageFolder, card: Card, remarks: Sequence[dict[str, str]], receipts: Sequence[Receipt]
+) -> dict[str, pa.Table]:
+    entries = [receipt.tables["images"] for receipt in receipts if "images" in receipt.tables]
+    images = folder.read_files("images", entries, ["image_id", "uri", "sha256"]).to_pylist()
+    first: dict[str, str] = {}
+    for row in images:
+        first.setdefault(row["sha256"], row["image_id"])
+    same = [row for row in images if first[row["sha256"]] != row["image_id"]]
+    found = [_remark(card, row["uri"], "duplicate", f"the same bytes as {first[row['sha256']]}") for row in same]
+    table = table_from_rows("remarks", [*remarks, *found])
+    return {"remarks": table, "images": table_from_rows("images", [])}
+
+
+def _remark(card: Card, uri: str, kind: str, message: str) -> dict[str, str]:
+    return {"dataset": card.name, "uri": _printable(uri), "kind": kind, "message": message}
+
+
+def _check_name(image_id: str) -> None:
+    if _printable(image_id) != image_id:
+        raise BadInputError("the file's name is not valid UTF-8; rename it")
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _nothing_found(card: Card, root: str, listed: Sequence[Listed]) -> str:
+    example = f", for example {_printable(listed[0].path)!r}" if listed else ""
+    wanted = " or ".join(card.images)
+    return f"no photo in {root} fits {wanted} of the card {card.name}; it has {len(listed)} files{example}."
+
+
+def _tell(context: Context, folder: StageFolder, card: Card, others: int) -> None:
+    images = folder.read("images", card.name, ["split", "annotation_uri"])
+    splits = images["split"].to_pylist()
+    counts = ", ".join(f"{splits.count(split)} {split}" for split in SPLITS)
+    context.say(
+        f"{card.name}: {len(splits)} photos ({counts}), {images['annotation_uri'].null_count} without annotation"
+    )
+    kinds = folder.read("remarks", card.name, ["kind"])["kind"].to_pylist()
+    if kinds:
+        counts = ", ".join(f"{kinds.count(kind)} {kind}s" for kind in sorted(set(kinds)))
+        context.say(f"{card.name}: {counts} (see {folder.path / 'remarks'})")
+    if others:
+        context.say(f"{card.name}: {others} other files and folders fit no pattern of the card and were left alone")

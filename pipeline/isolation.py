@@ -1,0 +1,58 @@
+"""Rows that kill their process: worked on in children, by halves, until the killer stands alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pyarrow as pa
+
+__all__ = ["RowsFunction", "work_alone"]
+
+RowsFunction = Callable[[Sequence[dict[str, Any]]], Mapping[str, pa.Table]]
+Reject = Callable[[dict[str, Any], str], Mapping[str, pa.Table]]
+
+
+def work_alone(
+    function: RowsFunction, rows: Sequence[dict[str, Any]], reject: Reject, memory: int
+) -> dict[str, pa.Table]:
+    """Return the tables of all rows, those of a row that no child survives made by `reject(row, message)`."""
+    tables, death = _in_child(function, rows, memory)
+    if tables is not None:
+        return dict(tables)
+    if len(rows) == 1:
+        return dict(reject(rows[0], f"reading it ended its process ({death}) again and again"))
+    middle = len(rows) // 2
+    first, second = (work_alone(function, half, reject, memory) for half in (rows[:middle], rows[middle:]))
+    return {name: pa.concat_tables(part[name] for part in (first, second) if name in part) for name in first | second}
+
+
+def _in_child(
+    function: RowsFunction, rows: Sequence[dict[str, Any]], memory: int
+) -> tuple[Mapping[str, pa.Table] | None, str]:
+    """Return the tables, or None and what the child died of."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(function, rows, memory, theirs), daemon=True)
+    child.start()
+    theirs.close()  # so that the death of the child ends the pipe
+    try:
+        answer = ours.recv()
+    except EOFError:
+        answer = None
+    child.join()
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer, f"exit code {child.exitcode}" if (child.exitcode or 0) >= 0 else f"signal {-(child.exitcode or 0)}"
+
+
+def _child(function: RowsFunction, rows: Sequence[dict[str, Any]], memory: int, answers: Connection) -> None:
+    # RLIMIT_DATA counts what is really asked for; RLIMIT_AS would count the address space that CUDA only reserves.
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    try:
+        answers.send(function(rows))
+    except Exception as error:  # the edge of a shard: the parent decides
+        answers.send(error)

@@ -1,0 +1,132 @@
+"""Shards to workers and receipts back: the only module that knows Dask.
+
+Futures go out in a sliding window, so that neither the scheduler nor this process holds more than a few shards at a
+time. Nothing is decided here but who works on what, and what happens to a shard that kills its workers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pipeline.errors import FacadeError
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+    from pipeline.store import Receipt, Shard
+
+__all__ = ["Task", "Workers", "map_shards"]
+
+# A shard that took two workers down with it is redone in children of this process, see `isolation`.
+DEATHS_ALLOWED = 1
+
+
+class Task(Protocol):
+    """What a stage does to a shard: `__call__` in a worker, `alone` image by image in children of this process."""
+
+    def __call__(self, shard: Shard) -> Receipt:
+        """Return the receipt of a shard worked on in one go."""
+
+    def alone(self, shard: Shard, memory: int) -> Receipt:
+        """Return the receipt of a shard whose rows may each take at most `memory` bytes and a process with them."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where shards are worked on: a scheduler's address, or so many local processes; 0 is this process itself."""
+
+    scheduler: str | None = None
+    count: int | None = None
+
+    @property
+    def local_count(self) -> int:
+        """The number of local processes: as asked, else one a core."""
+        return len(os.sched_getaffinity(0)) if self.count is None else self.count
+
+
+def map_shards(task: Task, shards: Sequence[Shard], workers: Workers) -> Iterator[Receipt]:
+    """Yield the receipts of all shards as they are finished, in any order."""
+    if workers.scheduler is None and workers.local_count == 0:
+        yield from map(task, shards)
+        return
+    with _client(workers) as client:
+        yield from _windowed(client, task, shards)
+
+
+@contextmanager
+def _client(workers: Workers) -> Iterator[Client]:
+    import dask
+    from distributed import Client, LocalCluster
+
+    if workers.scheduler is not None:
+        try:
+            client = Client(workers.scheduler, timeout=10)
+        except (OSError, ValueError) as error:
+            message = f"no Dask scheduler answers at {workers.scheduler} ({error}); start one or check --scheduler."
+            raise FacadeError(message) from None
+        with client:
+            yield client
+        return
+    with dask.config.set({"distributed.scheduler.allowed-failures": DEATHS_ALLOWED}):
+        cluster = LocalCluster(
+            n_workers=workers.local_count,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL,  # the death of a worker is ours to tell
+        )
+        with cluster, Client(cluster) as client:
+            yield client
+
+
+def _windowed(client: Client, task: Task, shards: Sequence[Shard]) -> Iterator[Receipt]:
+    from distributed import as_completed
+
+    waiting = iter(shards)
+    under_way: dict[Any, Shard] = {}
+    completed = as_completed(raise_errors=False)
+
+    def submit(count: int) -> None:
+        for shard in islice(waiting, count):
+            future = client.submit(task, shard, pure=False)
+            under_way[future.key] = shard
+            completed.add(future)
+
+    submit(_window(client))
+    for future in completed:
+        submit(max(1, _window(client) - len(under_way) + 1))
+        yield _result(future, task, under_way.pop(future.key), _memory(client))
+
+
+def _result(future: Future[Any], task: Task, shard: Shard, memory: int) -> Receipt:
+    from distributed import KilledWorker
+
+    if future.status == "finished":
+        receipt: Receipt = future.result()
+        return receipt
+    if future.cancelled():
+        raise FacadeError(
+            "the Dask scheduler went away; start it and run the same command again, it goes on from here."
+        )
+    error = future.exception()
+    if isinstance(error, KilledWorker):
+        return task.alone(shard, memory)
+    raise error
+
+
+def _window(client: Client) -> int:
+    threads = sum(client.ncores().values())
+    return 2 * max(threads, 1) + 2
+
+
+def _memory(client: Client) -> int:
+    """Return the bytes that one worker may take, as a bound for a child that redoes its work."""
+    workers: dict[str, Any] = client.scheduler_info()["workers"]
+    limits: list[int] = [worker["memory_limit"] for worker in workers.values() if worker.get("memory_limit")]
+    return min(limits) if limits else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

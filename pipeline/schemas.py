@@ -1,0 +1,118 @@
+"""The contracts between stages: one explicit Arrow schema a table, its name and version in the file's metadata.
+
+A reader takes any older minor version of the same major version and refuses a newer major one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.errors import FacadeError
+
+__all__ = ["SCHEMAS", "check_schema", "content_digest", "empty_table", "table_from_rows"]
+
+NAME_KEY = b"facade.table"
+VERSION_KEY = b"facade.version"
+STRING, FLOAT, LARGE, INT, FLAG = pa.string(), pa.float32(), pa.float64(), pa.int32(), pa.bool_()
+
+
+def _schema(name: str, version: str, required: dict[str, Any], optional: dict[str, Any]) -> pa.Schema:
+    fields = [pa.field(key, kind, nullable=False) for key, kind in required.items()]
+    fields += [pa.field(key, kind) for key, kind in optional.items()]
+    return pa.schema(fields, metadata={NAME_KEY: name.encode(), VERSION_KEY: version.encode()})
+
+
+BOX = {"xmin": FLOAT, "ymin": FLOAT, "xmax": FLOAT, "ymax": FLOAT}
+PLACE = {"latitude": LARGE, "longitude": LARGE, "heading": FLOAT}
+
+# The first column of every table but the last two is its key.
+SCHEMAS: dict[str, pa.Schema] = {
+    "images": _schema(
+        "images",
+        "1.0",
+        {"image_id": STRING, "dataset": STRING, "uri": STRING, "width": INT, "height": INT, "orientation": INT}
+        | {"size": pa.int64(), "mtime_or_etag": STRING, "sha256": STRING, "split": STRING}
+        | {"labelled": pa.list_(pa.field("element", STRING))},
+        {"annotation_uri": STRING, "annotation_sha256": STRING, "group": STRING, **PLACE, "captured_at": STRING},
+    ),
+    "boxes": _schema(
+        "boxes",
+        "1.0",
+        {"box_id": STRING, "image_id": STRING, "label": STRING, **BOX}
+        | {"truncated": FLAG, "difficult": FLAG, "ignore": FLAG, "source": STRING, "recipe": STRING},
+        {"area_px": INT, "suspect": STRING},
+    ),
+    # One row an annotation that was read: the proof that an image without boxes was looked at.
+    "extracts": _schema(
+        "extracts",
+        "1.0",
+        {"image_id": STRING, "boxes": INT, "dropped": pa.map_(STRING, INT), "unknown_share": FLOAT},
+        {},
+    ),
+    "photos": _schema(
+        "photos",
+        "1.0",
+        {"image_id": STRING, "uri": STRING, "status": STRING, "detections": INT},
+        {"width": INT, "height": INT, "extra": pa.map_(STRING, STRING), **PLACE},
+    ),
+    "detections": _schema(
+        "detections",
+        "1.0",
+        {"detection_id": STRING, "image_id": STRING, "label": STRING, "score": FLOAT, "selected": FLAG, **BOX}
+        | {"model_digest": STRING},
+        {"probability": FLOAT},
+    ),
+    "remarks": _schema("remarks", "1.0", {"dataset": STRING, "uri": STRING, "kind": STRING, "message": STRING}, {}),
+    "rejected": _schema(
+        "rejected", "1.0", {"image_id": STRING, "uri": STRING, "stage": STRING, "error": STRING, "message": STRING}, {}
+    ),
+}
+
+# A touched file is not a changed one: what these columns hold never counts as a change of the table.
+VOLATILE = ("mtime_or_etag",)
+
+
+def empty_table(name: str) -> pa.Table:
+    """Return the table `name` with no rows."""
+    return SCHEMAS[name].empty_table()
+
+
+def table_from_rows(name: str, rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Return the rows as table `name`."""
+    return pa.Table.from_pylist(list(rows), schema=SCHEMAS[name])
+
+
+def check_schema(schema: pa.Schema, name: str, where: str) -> None:
+    """Raise a sentence unless `schema` is table `name` in a version that this program reads."""
+    metadata = schema.metadata or {}
+    found, version = metadata.get(NAME_KEY, b"?").decode(), metadata.get(VERSION_KEY, b"0").decode()
+    ours = (SCHEMAS[name].metadata or {})[VERSION_KEY].decode()
+    if found != name:
+        raise FacadeError(f"{where} holds the table {found!r}, expected {name!r}; point at the right folder.")
+    if int(version.split(".")[0]) > int(ours.split(".")[0]):
+        raise FacadeError(f"{where} has version {version}, this program reads up to {ours}; update facade-ssd.")
+
+
+def conform(table: pa.Table, name: str) -> pa.Table:
+    """Return a table read from an older minor version in today's columns; absent ones are null."""
+    schema = SCHEMAS[name]
+    if table.schema.equals(schema):
+        return table
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def content_digest(table: pa.Table) -> str:
+    """Return the sha256 of what the table says: its rows, whatever the file format and however they are chunked."""
+    kept = table.drop_columns([name for name in VOLATILE if name in table.column_names]).combine_chunks()
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, kept.schema) as writer:
+        writer.write_table(kept)
+    return hashlib.sha256(sink.getvalue()).hexdigest()

@@ -1,0 +1,239 @@
+"""A stage's folder: Parquet shards, receipts of finished shards, and the manifest that says which files count.
+
+A shard's tables are written first and its receipt last; a shard with a receipt is finished and is never redone. The
+manifest replaces the receipts when the stage completes, and whatever it does not list is deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from pipeline.config import Settings
+from pipeline.errors import FacadeError
+from pipeline.files import TEMPORARY, is_passing, json_digest, write_bytes
+from pipeline.schemas import check_schema, conform, content_digest, empty_table
+
+__all__ = ["Manifest", "Receipt", "Shard", "StageFolder", "StoreConfig", "TableFile"]
+
+MANIFEST = "_manifest.json"
+MANIFEST_FORMAT = 1
+KEPT_MANIFESTS = 5
+
+
+class StoreConfig(Settings):
+    """How tables are kept: `patience` is the seconds to wait for a full disk or a store that is away."""
+
+    patience: float = Field(default=600.0, ge=0.0)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some input rows, and a digest over everything that decides what comes out of them."""
+
+    dataset: str
+    ordinal: int
+    digest: str
+    rows: Sequence[dict[str, Any]] = field(default=(), repr=False)
+
+    @property
+    def key(self) -> str:
+        """The name that the shard's files share."""
+        return f"{self.dataset}-{self.ordinal:05d}-{self.digest[:12]}"
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """One Parquet file: its path below the stage's folder, and what `verify` holds it to."""
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of a shard: `rows_out + rejected == rows_in`, and the files."""
+
+    key: str
+    dataset: str
+    ordinal: int
+    rows_in: int
+    rows_out: int
+    rejected: int
+    tables: dict[str, TableFile]
+    passing: int = 0  # rejected rows whose reason may pass (no permission, a store away): such a shard is tried again
+
+    def __post_init__(self) -> None:
+        """Refuse a shard that lost or invented rows."""
+        if self.rows_out + self.rejected != self.rows_in:
+            raise FacadeError(
+                f"shard {self.key}: {self.rows_in} rows in, {self.rows_out} out and {self.rejected} rejected; "
+                "a row was lost or doubled, please report this."
+            )
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Receipt:
+        """Return the receipt that `asdict` wrote."""
+        return cls(**{**value, "tables": {name: TableFile(**entry) for name, entry in value["tables"].items()}})
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The shards that make up a stage's tables, in order of dataset and ordinal."""
+
+    stage: str
+    receipts: tuple[Receipt, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+    run_id: str | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """The digest of what the tables say, whatever their files are called."""
+        contents = [
+            [receipt.dataset, receipt.ordinal, name, entry.content]
+            for receipt in self.receipts
+            for name, entry in sorted(receipt.tables.items())
+        ]
+        return json_digest(contents)
+
+    def total(self, count: str) -> int:
+        """Return the sum of `rows_in`, `rows_out` or `rejected` over the shards."""
+        return sum(getattr(receipt, count) for receipt in self.receipts)
+
+    def files(self, table: str, dataset: str | None = None) -> list[TableFile]:
+        """Return the files of one table, of one dataset or all."""
+        wanted = [receipt for receipt in self.receipts if dataset in (None, receipt.dataset)]
+        return [receipt.tables[table] for receipt in wanted if table in receipt.tables]
+
+    def to_json(self) -> bytes:
+        """Return the manifest as its file's bytes."""
+        counts = {name: self.total(name) for name in ("rows_in", "rows_out", "rejected")}
+        head = {"format": MANIFEST_FORMAT, "stage": self.stage, "digest": self.digest, **counts}
+        body = {"run_id": self.run_id, "settings": self.settings, "shards": [asdict(r) for r in self.receipts]}
+        return (json.dumps({**head, **body}, indent=1) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, text: str, where: Path) -> Manifest:
+        """Return the manifest in a file's text."""
+        try:
+            value = json.loads(text)
+            if value["format"] > MANIFEST_FORMAT:
+                raise FacadeError(f"{where} was written by a newer facade-ssd; update this one.")
+            receipts = tuple(Receipt.from_json(entry) for entry in value["shards"])
+            return cls(value["stage"], receipts, value["settings"], value["run_id"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise FacadeError(f"{where} is damaged ({error}); delete it and run the stage again.") from error
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """WORK/STAGE: everything that one stage has written."""
+
+    work: Path
+    stage: str
+    patience: float = 600.0
+
+    @property
+    def path(self) -> Path:
+        """The folder itself."""
+        return self.work / self.stage
+
+    def manifest(self) -> Manifest | None:
+        """Return the manifest in force, or None before the stage has completed once."""
+        path = self.path / MANIFEST
+        return Manifest.from_json(path.read_text(encoding="utf-8"), path) if path.exists() else None
+
+    def finished(self) -> dict[str, Receipt]:
+        """Return the receipts of all finished shards by key: the manifest's and those of a run cut short."""
+        manifest = self.manifest()
+        receipts = {receipt.key: receipt for receipt in (manifest.receipts if manifest else ())}
+        for path in sorted((self.path / "_receipts").glob("*.json")):
+            receipt = Receipt.from_json(json.loads(path.read_text(encoding="utf-8")))
+            receipts[receipt.key] = receipt
+        return {key: receipt for key, receipt in receipts.items() if self._is_there(receipt)}
+
+    def write_shard(self, shard: Shard, tables: Mapping[str, pa.Table], rows_out: int) -> Receipt:
+        """Return the receipt of a shard after writing its tables, those with rows; called inside the worker."""
+        entries = {
+            name: self._write_table(name, shard.key, table) for name, table in sorted(tables.items()) if len(table)
+        }
+        errors = tables["rejected"]["error"].to_pylist() if "rejected" in tables else []
+        counts = {"rows_in": len(shard.rows), "rows_out": rows_out, "rejected": len(errors)}
+        passing = sum(is_passing(error) for error in errors)
+        receipt = Receipt(shard.key, shard.dataset, shard.ordinal, **counts, tables=entries, passing=passing)
+        text = json.dumps(asdict(receipt)).encode()
+        write_bytes(self.path / "_receipts" / f"{shard.key}.json", text, self.patience)
+        return receipt
+
+    def commit(self, manifest: Manifest) -> None:
+        """Put the manifest in force, keep the last few, and delete every file that it does not list."""
+        data = manifest.to_json()
+        write_bytes(self.path / MANIFEST, data, self.patience)
+        history = self.path / "_history"
+        numbers = [int(path.stem) for path in history.glob("*.json") if path.stem.isdigit()]
+        write_bytes(history / f"{max(numbers, default=0) + 1:06d}.json", data, self.patience)
+        for path in sorted(history.glob("*.json"))[:-KEPT_MANIFESTS]:
+            path.unlink()
+        self._sweep({entry.file for receipt in manifest.receipts for entry in receipt.tables.values()})
+
+    def read(self, table: str, dataset: str | None = None, columns: list[str] | None = None) -> pa.Table:
+        """Return a table, of one dataset or all, from the files that the manifest lists."""
+        manifest = self.manifest()
+        if manifest is None:
+            raise FacadeError(f"{self.work} has no finished {self.stage}; run `facade {self.stage}` on it first.")
+        return self.read_files(table, manifest.files(table, dataset), columns)
+
+    def read_files(self, table: str, entries: Iterable[TableFile], columns: list[str] | None = None) -> pa.Table:
+        """Return the rows of some files of one table."""
+        tables = [self._read_file(table, entry) for entry in entries]
+        whole = pa.concat_tables(tables) if tables else empty_table(table)
+        return whole.select(columns) if columns else whole
+
+    def _read_file(self, table: str, entry: TableFile) -> pa.Table:
+        path = self.path / entry.file
+        try:
+            found = pq.ParquetFile(path).read()
+        except (OSError, pa.ArrowInvalid) as error:
+            raise FacadeError(
+                f"cannot read {path}: {error}; run `facade {self.stage}` again to make it anew."
+            ) from error
+        check_schema(found.schema, table, str(path))
+        return conform(found, table)
+
+    def _write_table(self, name: str, key: str, table: pa.Table) -> TableFile:
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        data, file = buffer.getvalue(), f"{name}/{key}.parquet"
+        write_bytes(self.path / file, data, self.patience)
+        content = content_digest(pq.read_table(io.BytesIO(data)))  # as a reader will see it
+        return TableFile(file, len(table), len(data), hashlib.sha256(data).hexdigest(), content)
+
+    def _is_there(self, receipt: Receipt) -> bool:
+        if receipt.passing:
+            return False
+        paths = [(self.path / entry.file, entry.bytes) for entry in receipt.tables.values()]
+        return all(path.is_file() and path.stat().st_size == size for path, size in paths)
+
+    def _sweep(self, listed: set[str]) -> None:
+        """Delete shards and receipts that no longer count, and what killed writers left behind."""
+        for path in self.path.rglob("*"):
+            name = path.relative_to(self.path).as_posix()
+            shard_like = re.fullmatch(r"[a-z]+/[^/]+\.parquet", name) and name not in listed
+            if shard_like or name.startswith("_receipts/") or name.endswith(TEMPORARY):
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()

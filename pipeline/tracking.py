@@ -1,0 +1,136 @@
+"""One MLflow run a command: settings, versions and digests in, figures and pictures out.
+
+Only this module knows MLflow. It uses the client, not the module-level calls, because those keep global state.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import FacadeError
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+__all__ = ["OFF", "Run", "flatten", "open_run"]
+
+EXPERIMENT = "facade"
+OFF = "off"
+PACKAGES = ("facade-ssd", "dask", "mlflow", "numpy", "pillow", "pyarrow")
+# What MLflow takes: longer values are cut, more at once are refused.
+VALUE_LENGTH, BATCH = 6000, 100
+
+
+@dataclass(frozen=True)
+class Run:
+    """An open MLflow run, or nothing at all when tracking is off."""
+
+    client: MlflowClient | None = None
+    run_id: str | None = None
+
+    def log(self, metrics: Mapping[str, float], tags: Mapping[str, str] | None = None) -> None:
+        """Log figures and tags in one call."""
+        if self.client is None or self.run_id is None:
+            return
+        from mlflow.entities import Metric, RunTag
+
+        now = int(time.time() * 1000)
+        entries = [Metric(key, float(value), now, 0) for key, value in metrics.items()]
+        self.client.log_batch(self.run_id, entries, [], [RunTag(key, value) for key, value in (tags or {}).items()])
+
+    def log_settings(self, settings: Mapping[str, Any]) -> None:
+        """Log settings under flat dotted names."""
+        if self.client is None or self.run_id is None:
+            return
+        from mlflow.entities import Param
+
+        params = [Param(key, str(value)[:VALUE_LENGTH]) for key, value in flatten(settings).items()]
+        for start in range(0, len(params), BATCH):
+            self.client.log_batch(self.run_id, [], params[start : start + BATCH], [])
+
+    def log_files(self, paths: Iterable[Path]) -> None:
+        """Keep some files with the run."""
+        if self.client is not None and self.run_id is not None:
+            for path in paths:
+                self.client.log_artifact(self.run_id, str(path))
+
+
+@contextmanager
+def open_run(name: str, uri: str | None) -> Iterator[Run]:
+    """Open a run named after its stage, at `uri`, else MLflow's own default; it ends as the block ends."""
+    if uri == OFF:
+        yield Run()
+        return
+    client, run_id = _start(name, uri)
+    status = "FAILED"
+    try:
+        yield Run(client, run_id)
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    finally:
+        client.set_terminated(run_id, status)
+
+
+def _start(name: str, uri: str | None) -> tuple[MlflowClient, str]:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is away is told in seconds
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+    from sqlalchemy.exc import SQLAlchemyError
+
+    for noisy in ("alembic", "mlflow"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        experiment_id = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT)
+        return client, client.create_run(experiment_id, run_name=name, tags=_tags(name)).info.run_id
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        where = uri or os.environ.get("MLFLOW_TRACKING_URI") or "the folder of this command"
+        message = (
+            f"MLflow at {where} does not take a run ({reason}); start it, or give --tracking URI or --tracking off."
+        )
+        raise FacadeError(message) from None
+
+
+def _tags(name: str) -> dict[str, str]:
+    tags = {"facade.stage": name, "mlflow.user": os.environ.get("USER", "")}
+    for package in PACKAGES:
+        try:
+            tags[f"version.{package}"] = version(package)
+        except PackageNotFoundError:
+            continue
+    commit = _commit()
+    return tags | ({"mlflow.source.git.commit": commit} if commit else {})
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout that this program runs from, if it runs from one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as one level of dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,126 @@
+"""What many tests stand on: drawn datasets, the real photos where they are, and the command line as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import extract, index
+from pipeline.dataset import card_named, card_of
+from pipeline.demo import BOX_CARD, mask_card
+from pipeline.parallel import Workers
+from pipeline.stage import Context, Outcome
+from pipeline.synthetic import write_dataset
+from pipeline.tracking import OFF
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real photos with labels."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no real photos: {SHARED} is not there")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn dataset of 10 small facades; never written to by a test."""
+    folder = tmp_path_factory.mktemp("drawn")
+    write_dataset(folder, 10, seed=5, width=320, height=240)
+    return folder
+
+
+@pytest.fixture
+def drawn_copy(drawn: Path, tmp_path: Path) -> Path:
+    """A copy of the drawn dataset that a test may spoil."""
+    return Path(shutil.copytree(drawn, tmp_path / "copy"))
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A work folder, and the stages run on it in this process."""
+
+    context: Context
+    said: list[str]
+
+    def index(self, root: Path, card_text: str = "", name: str = "", **settings: Any) -> Outcome:
+        card, text = (card_of(card_text, "test"), card_text) if card_text else card_named(name)
+        return index.run(self.context, index.IndexConfig(**settings), card, text, str(root))
+
+    def extract(self, **settings: Any) -> Outcome:
+        return extract.run(self.context, extract.ExtractConfig(**{"drawings": 0, **settings}))
+
+    def rows(self, stage: str, table: str, dataset: str | None = None) -> list[dict[str, Any]]:
+        return self.context.folder(stage).read(table, dataset).to_pylist()
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Callable[..., Workplace]:
+    """Makes workplaces below the test's folder: `workplace(name, **context)`."""
+
+    def make(name: str = "work", **changes: Any) -> Workplace:
+        said: list[str] = []
+        settings = {"workers": Workers(count=0), "tracking": OFF, "patience": 0.0, "say": said.append, **changes}
+        settings.setdefault("progress", lambda *_: Quiet())
+        return Workplace(Context(tmp_path / name, **settings), said)
+
+    return make
+
+
+class Quiet:
+    """A progress bar that says nothing."""
+
+    def advance(self, rows: int, rejected: int = 0) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left: exit code, the line on stdout, and what people read."""
+
+    code: int
+    line: dict[str, Any]
+    text: str
+
+
+def facade_command(*arguments: object) -> list[str]:
+    """The command line as an argument list for a process."""
+    return [sys.executable, "-c", "from pipeline.cli import main; main()", *map(str, arguments)]
+
+
+@pytest.fixture
+def facade(tmp_path: Path) -> Callable[..., Result]:
+    """Runs a command as a process of its own, in the test's folder, and holds its output to the contract."""
+
+    def run(*arguments: object, env: dict[str, str] | None = None) -> Result:
+        done = subprocess.run(
+            facade_command(*arguments),
+            capture_output=True,
+            check=False,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, **(env or {})},
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        lines = done.stdout.splitlines()
+        assert len(lines) == 1, f"one line on stdout, got {lines} and {done.stderr}"
+        return Result(done.returncode, json.loads(lines[0]), done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def cards() -> Sequence[str]:
+    """The demo's two cards: masks, and exact boxes."""
+    return mask_card(), BOX_CARD
