@@ -165,8 +165,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except CLICK_ERROR as error:
         code = _fail(_stage_named(arguments), f"{error.format_message().rstrip('.')}; see `facade --help`.", 2)
-    except (typer.Abort, KeyboardInterrupt):
-        code = _fail(_stage_named(arguments), STOPPED, 130)
     sys.exit(code)
 
 
@@ -183,6 +181,8 @@ def _finish(stage: str, command: Callable[[], Outcome | dict[str, Any]], debug: 
         if debug:
             traceback.print_exc()
         raise typer.Exit(_fail(stage, _sentence(error), 2 if isinstance(error, UsageError) else 1)) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(_fail(stage, STOPPED, 130)) from None
     line = result if isinstance(result, dict) else asdict(result)
     if line.get("changed") is False and stage not in {"verify"}:
         _say(f"{stage}: nothing to do, the tables are up to date")

@@ -17,7 +17,16 @@ from typing import Any, TypeVar
 
 from pipeline.errors import BadInputError, FacadeError
 
-__all__ = ["Listed", "is_passing", "json_digest", "list_files", "read_bytes", "with_patience", "write_bytes"]
+__all__ = [
+    "Listed",
+    "is_passing",
+    "json_digest",
+    "list_files",
+    "printable",
+    "read_bytes",
+    "with_patience",
+    "write_bytes",
+]
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -100,6 +109,11 @@ def read_bytes(uri: str) -> bytes:
         raise BadInputError("it is a folder, not a file") from None
     except FileNotFoundError:
         raise BadInputError("the file is not there (a link to nothing?)") from None
+
+
+def printable(text: str) -> str:
+    """Return a name as text that any table can hold, whatever bytes the file system has for it."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def is_passing(error: str) -> bool:

@@ -19,7 +19,7 @@ from pydantic import Field
 from pipeline.config import Settings
 from pipeline.dataset import SPLITS, Card, Pair, pair_up
 from pipeline.errors import BadInputError, FacadeError
-from pipeline.files import Listed, json_digest, list_files, read_bytes, write_bytes
+from pipeline.files import Listed, json_digest, list_files, printable, read_bytes, write_bytes
 from pipeline.images import MAX_PIXELS, inspect_photo
 from pipeline.lock import locked
 from pipeline.schemas import table_from_rows
@@ -186,20 +186,16 @@ def _remarks_table(
 
 
 def _remark(card: Card, uri: str, kind: str, message: str) -> dict[str, str]:
-    return {"dataset": card.name, "uri": _printable(uri), "kind": kind, "message": message}
+    return {"dataset": card.name, "uri": printable(uri), "kind": kind, "message": message}
 
 
 def _check_name(image_id: str) -> None:
-    if _printable(image_id) != image_id:
+    if printable(image_id) != image_id:
         raise BadInputError("the file's name is not valid UTF-8; rename it")
 
 
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 def _nothing_found(card: Card, root: str, listed: Sequence[Listed]) -> str:
-    example = f", for example {_printable(listed[0].path)!r}" if listed else ""
+    example = f", for example {printable(listed[0].path)!r}" if listed else ""
     wanted = " or ".join(card.images)
     return f"no photo in {root} fits {wanted} of the card {card.name}; it has {len(listed)} files{example}."
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 __all__ = ["RowsFunction", "work_alone"]
 
+OUT_OF_MEMORY = 137  # what a shell says of a process that the kernel killed for its memory
 RowsFunction = Callable[[Sequence[dict[str, Any]]], Mapping[str, pa.Table]]
 Reject = Callable[[dict[str, Any], str], Mapping[str, pa.Table]]
 
@@ -46,7 +48,13 @@ def _in_child(
     child.join()
     if isinstance(answer, BaseException):
         raise answer
-    return answer, f"exit code {child.exitcode}" if (child.exitcode or 0) >= 0 else f"signal {-(child.exitcode or 0)}"
+    return answer, _cause(child.exitcode or 0)
+
+
+def _cause(code: int) -> str:
+    if code == OUT_OF_MEMORY:
+        return "out of memory"
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
 def _child(function: RowsFunction, rows: Sequence[dict[str, Any]], memory: int, answers: Connection) -> None:
@@ -54,5 +62,7 @@ def _child(function: RowsFunction, rows: Sequence[dict[str, Any]], memory: int, 
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     try:
         answers.send(function(rows))
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)  # a death like any other: there may be no memory left to tell of it
     except Exception as error:  # the edge of a shard: the parent decides
         answers.send(error)

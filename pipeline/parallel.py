@@ -121,12 +121,12 @@ def _result(future: Future[Any], task: Task, shard: Shard, memory: int) -> Recei
 
 
 def _window(client: Client) -> int:
-    threads = sum(client.ncores().values())
+    threads: int = sum(client.ncores().values())
     return 2 * max(threads, 1) + 2
 
 
 def _memory(client: Client) -> int:
     """Return the bytes that one worker may take, as a bound for a child that redoes its work."""
     workers: dict[str, Any] = client.scheduler_info()["workers"]
-    limits: list[int] = [worker["memory_limit"] for worker in workers.values() if worker.get("memory_limit")]
+    limits = [int(worker["memory_limit"]) for worker in workers.values() if worker.get("memory_limit")]
     return min(limits) if limits else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

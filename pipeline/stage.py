@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from pipeline.errors import BadInputError, FacadeError
+from pipeline.files import printable
 from pipeline.isolation import RowsFunction, work_alone
 from pipeline.parallel import Workers, map_shards
 from pipeline.progress import Progress
@@ -281,4 +282,5 @@ def rejected_row(row: Mapping[str, Any], stage: str, error: Exception) -> dict[s
     """Return the `rejected` row of an input row that could not be used."""
     name = type(error).__name__.removesuffix("Error") if isinstance(error, BadInputError) else type(error).__name__
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or name
-    return {"image_id": row["image_id"], "uri": row["uri"], "stage": stage, "error": name, "message": reason}
+    told = {"image_id": row["image_id"], "uri": row["uri"], "message": reason}
+    return {"stage": stage, "error": name, **{key: printable(text) for key, text in told.items()}}

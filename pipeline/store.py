@@ -218,10 +218,12 @@ class StageFolder:
     def _write_table(self, name: str, key: str, table: pa.Table) -> TableFile:
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
-        data, file = buffer.getvalue(), f"{name}/{key}.parquet"
+        data = buffer.getvalue()
+        sha256 = hashlib.sha256(data).hexdigest()
+        file = f"{name}/{key}-{sha256[:8]}.parquet"  # a shard done again must not change a file that still counts
         write_bytes(self.path / file, data, self.patience)
         content = content_digest(pq.read_table(io.BytesIO(data)))  # as a reader will see it
-        return TableFile(file, len(table), len(data), hashlib.sha256(data).hexdigest(), content)
+        return TableFile(file, len(table), len(data), sha256, content)
 
     def _is_there(self, receipt: Receipt) -> bool:
         if receipt.passing:

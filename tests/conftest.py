@@ -94,18 +94,23 @@ class Result:
     text: str
 
 
-def facade_command(*arguments: object) -> list[str]:
-    """The command line as an argument list for a process."""
-    return [sys.executable, "-c", "from pipeline.cli import main; main()", *map(str, arguments)]
+@pytest.fixture(scope="session")
+def command() -> Callable[..., list[str]]:
+    """Makes the command line an argument list for a process."""
+
+    def make(*arguments: object) -> list[str]:
+        return [sys.executable, "-c", "from pipeline.cli import main; main()", *map(str, arguments)]
+
+    return make
 
 
 @pytest.fixture
-def facade(tmp_path: Path) -> Callable[..., Result]:
+def facade(tmp_path: Path, command: Callable[..., list[str]]) -> Callable[..., Result]:
     """Runs a command as a process of its own, in the test's folder, and holds its output to the contract."""
 
     def run(*arguments: object, env: dict[str, str] | None = None) -> Result:
         done = subprocess.run(
-            facade_command(*arguments),
+            command(*arguments),
             capture_output=True,
             check=False,
             text=True,

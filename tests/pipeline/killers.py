@@ -1,0 +1,25 @@
+"""Row functions that spoil their process; workers and children import them from here."""
+
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.schemas import table_from_rows
+
+
+def extracts(rows: Sequence[dict[str, Any]]) -> Mapping[str, pa.Table]:
+    """One `extracts` row a row, unless a row says to die, to eat all memory, or to raise."""
+    for row in rows:
+        if row.get("does") == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if row.get("does") == "eat":
+            eaten = []
+            while True:
+                eaten.append(bytearray(1 << 26))
+        if row.get("does") == "raise":
+            raise ValueError("the stage itself is broken")
+    done = [{"image_id": row["image_id"], "boxes": 1, "dropped": [], "unknown_share": 0.0} for row in rows]
+    return {"extracts": table_from_rows("extracts", done), "rejected": table_from_rows("rejected", [])}

@@ -1,0 +1,111 @@
+"""Shards to workers: what is killed is redone, and the killer is found."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import FacadeError
+from pipeline.isolation import work_alone
+from pipeline.parallel import DEATHS_ALLOWED, Workers
+from pipeline.schemas import table_from_rows
+from pipeline.stage import Plan, Stage, run_stage, shards_of
+
+STAGE = Stage("extract", algorithm=1, per_row="extracts", primary="extracts")
+
+
+@pytest.fixture
+def killers(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    import killers as module
+
+    return module
+
+
+def rows(count: int, **does: str) -> list[dict[str, Any]]:
+    return [{"image_id": f"set/{i}", "uri": f"/{i}", "does": does.get(f"at{i}")} for i in range(count)]
+
+
+def plan(killers: Any, listed: Sequence[dict[str, Any]]) -> Plan:
+    return Plan(shards_of("set", listed, lambda piece: str(len(piece)).ljust(64, "0")), killers.extracts, {})
+
+
+@pytest.fixture
+def small_workers() -> Iterator[Workers]:
+    """Two workers of 600 MB each, so that eating all memory is soon done."""
+    import dask
+    from distributed import LocalCluster
+
+    local = {"host": "127.0.0.1", "dashboard_address": None, "silence_logs": 60}
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": DEATHS_ALLOWED}),
+        LocalCluster(n_workers=2, threads_per_worker=1, memory_limit=600_000_000, **local) as cluster,
+    ):
+        yield Workers(scheduler=cluster.scheduler_address)
+
+
+@pytest.mark.parametrize(("does", "cause"), [("die", "signal 9"), ("eat", "out of memory")])
+def test_a_row_that_kills_its_worker_is_rejected_and_no_other(
+    workplace: Callable, killers: Any, small_workers: Workers, does: str, cause: str
+) -> None:
+    work = workplace(workers=small_workers)
+    outcome = run_stage(STAGE, work.context, plan(killers, rows(200, at70=does)))
+    assert (outcome.rows_in, outcome.rows_out, outcome.rejected) == (200, 199, 1)
+    (row,) = work.rows("extract", "rejected")
+    assert row["image_id"] == "set/70"
+    assert row["message"] == f"reading it ended its process ({cause}) again and again"
+    ids = [row["image_id"] for row in work.rows("extract", "extracts")]
+    assert sorted(ids) == sorted(f"set/{i}" for i in range(200) if i != 70)
+
+
+def test_rows_alone_are_halved_until_the_killers_stand_alone(killers: Any) -> None:
+    def reject(row: dict[str, Any], message: str) -> dict[str, Any]:
+        entry = {"image_id": row["image_id"], "uri": "", "stage": "extract", "error": "x", "message": message}
+        return {"extracts": table_from_rows("extracts", []), "rejected": table_from_rows("rejected", [entry])}
+
+    tables = work_alone(killers.extracts, rows(6, at1="die", at4="die"), reject, 1 << 33)
+    assert tables["extracts"]["image_id"].to_pylist() == ["set/0", "set/2", "set/3", "set/5"]
+    assert tables["rejected"]["image_id"].to_pylist() == ["set/1", "set/4"]
+    assert set(tables["rejected"]["message"].to_pylist()) == {"reading it ended its process (signal 9) again and again"}
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_an_error_of_the_stage_itself_stops_the_command(workplace: Callable, killers: Any, count: int) -> None:
+    work = workplace(workers=Workers(count=count))
+    with pytest.raises(ValueError, match="the stage itself is broken"):
+        run_stage(STAGE, work.context, plan(killers, rows(3, at1="raise")))
+    assert work.context.folder("extract").manifest() is None
+
+
+def test_a_scheduler_that_is_not_there_is_one_sentence(workplace: Callable, killers: Any) -> None:
+    work = workplace(workers=Workers(scheduler="tcp://127.0.0.1:1"))
+    with pytest.raises(FacadeError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"):
+        run_stage(STAGE, work.context, plan(killers, rows(3)))
+
+
+def test_a_scheduler_elsewhere_gives_the_same_tables(workplace: Callable, killers: Any) -> None:
+    from distributed import LocalCluster
+
+    here, there = workplace("here"), None
+    ours = run_stage(STAGE, here.context, plan(killers, rows(150)))
+    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
+        there = workplace("there", workers=Workers(scheduler=cluster.scheduler_address))
+        theirs = run_stage(STAGE, there.context, plan(killers, rows(150)))
+    assert ours.digest == theirs.digest
+
+
+def test_too_many_rejected_rows_stop_the_command_but_not_the_work(
+    workplace: Callable, drawn_copy: Path, cards: Any
+) -> None:
+    for number in range(3):
+        (drawn_copy / f"masks/facade_0000{number}.png").write_bytes(b"")
+    work = workplace()
+    work.index(drawn_copy, cards[0])
+    with pytest.raises(
+        FacadeError, match=r"3 of 10 images were rejected \(30\.0%, allowed are 5\.0%\): 3 x the file is empty"
+    ):
+        work.extract()
+    again = workplace(max_rejected=0.3)
+    outcome = again.extract()
+    assert (outcome.rejected, outcome.per_second) == (3, 0.0)

@@ -1,0 +1,118 @@
+"""Receipts, manifests, and what becomes of files that no longer count."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipeline.errors import FacadeError
+from pipeline.schemas import table_from_rows
+from pipeline.store import Manifest, Shard, StageFolder
+
+ROW = {"boxes": 1, "dropped": [("window", 2)], "unknown_share": 0.5}
+
+
+def table(*names: str) -> dict[str, pa.Table]:
+    return {"extracts": table_from_rows("extracts", [{"image_id": name, **ROW} for name in names])}
+
+
+def rejected(*names: str, error: str = "BadInput") -> dict[str, pa.Table]:
+    rows = [{"image_id": name, "uri": name, "stage": "extract", "error": error, "message": "m"} for name in names]
+    return {"rejected": table_from_rows("rejected", rows)}
+
+
+def shard(ordinal: int, digest: str, rows: int = 2) -> Shard:
+    values: list[dict[str, Any]] = [{"n": number} for number in range(rows)]
+    return Shard("set", ordinal, digest.ljust(64, "0"), values)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StageFolder:
+    return StageFolder(tmp_path, "extract", patience=0)
+
+
+def files(folder: StageFolder) -> list[str]:
+    return sorted(path.relative_to(folder.path).as_posix() for path in folder.path.rglob("*") if path.is_file())
+
+
+def test_a_receipt_comes_back_and_says_what_is_finished(folder: StageFolder) -> None:
+    receipt = folder.write_shard(shard(0, "ab"), table("a") | rejected("b"), 1)
+    assert folder.finished() == {receipt.key: receipt}
+    assert (receipt.rows_in, receipt.rows_out, receipt.rejected) == (2, 1, 1)
+    assert receipt.key == "set-00000-ab0000000000"
+
+
+def test_a_lost_row_is_an_error(folder: StageFolder) -> None:
+    with pytest.raises(FacadeError, match="2 rows in, 1 out and 0 rejected; a row was lost"):
+        folder.write_shard(shard(0, "ab"), table("a"), 1)
+    assert folder.finished() == {}
+
+
+def test_a_shard_whose_file_is_gone_or_cut_is_not_finished(folder: StageFolder) -> None:
+    receipt = folder.write_shard(shard(0, "ab"), table("a", "b"), 2)
+    path = folder.path / receipt.tables["extracts"].file
+    path.write_bytes(path.read_bytes()[:-1])
+    assert folder.finished() == {}
+
+
+@pytest.mark.parametrize(("error", "again"), [("PermissionError", True), ("BadInput", False)])
+def test_a_shard_with_errors_that_may_pass_is_tried_again(folder: StageFolder, error: str, again: bool) -> None:
+    folder.write_shard(shard(0, "ab"), table("a") | rejected("b", error=error), 1)
+    assert (folder.finished() == {}) == again
+
+
+def test_a_commit_keeps_what_it_lists_and_nothing_else(folder: StageFolder) -> None:
+    old = folder.write_shard(shard(0, "ab"), table("a", "b"), 2)
+    folder.commit(Manifest("extract", (old,)))
+    (folder.path / "extracts/.x.parquet.1.part").write_bytes(b"left by a killed writer")
+    (folder.path / "drawings").mkdir()
+    (folder.path / "drawings/a.jpg").write_bytes(b"kept")
+    new = folder.write_shard(shard(0, "cd"), table("a", "c"), 2)
+    folder.commit(Manifest("extract", (new,), run_id="7"))
+    assert files(folder) == sorted(
+        [
+            "_history/000001.json",
+            "_history/000002.json",
+            "_manifest.json",
+            "drawings/a.jpg",
+            new.tables["extracts"].file,
+        ]
+    )
+    assert folder.manifest() == Manifest("extract", (new,), run_id="7")
+    assert folder.read("extracts")["image_id"].to_pylist() == ["a", "c"]
+
+
+def test_only_the_last_few_manifests_are_kept(folder: StageFolder) -> None:
+    for number in range(8):
+        folder.commit(Manifest("extract", (), {"n": number}))
+    kept = [json.loads(path.read_text())["settings"]["n"] for path in sorted((folder.path / "_history").iterdir())]
+    assert kept == [3, 4, 5, 6, 7]
+
+
+def test_the_digest_is_of_contents_not_of_names(folder: StageFolder) -> None:
+    first, second = (folder.write_shard(shard(0, digest), table("a", "b"), 2) for digest in ("ab", "cd"))
+    third = folder.write_shard(shard(0, "ef"), table("a", "c"), 2)
+    digests = [Manifest("extract", (receipt,)).digest for receipt in (first, second, third)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_reading_before_the_stage_has_run_says_what_to_run(folder: StageFolder) -> None:
+    with pytest.raises(FacadeError, match="run `facade extract` on it first"):
+        folder.read("boxes")
+
+
+def test_a_damaged_manifest_is_one_sentence(folder: StageFolder) -> None:
+    folder.commit(Manifest("extract", ()))
+    (folder.path / "_manifest.json").write_text('{"format": 1')
+    with pytest.raises(FacadeError, match=r"is damaged .*; delete it and run the stage again"):
+        folder.manifest()
+
+
+def test_a_newer_manifest_is_refused(folder: StageFolder) -> None:
+    folder.commit(Manifest("extract", ()))
+    path = folder.path / "_manifest.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(FacadeError, match="newer facade-ssd"):
+        folder.manifest()
