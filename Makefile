@@ -9,7 +9,8 @@ OTHER := .venv-other
 .PHONY: demo test check test-all lock clean
 
 demo: $(READY)
-	$(BIN)/facade demo --out demo
+	@mkdir -p demo
+	@$(BIN)/facade demo --out demo > demo/summary.json
 
 test: $(READY)
 	$(BIN)/pytest

@@ -122,7 +122,7 @@ def _load(image: Image.Image) -> None:
 
 
 def _packed(image: Image.Image) -> npt.NDArray[np.uint32]:
-    rgba = np.ascontiguousarray(image.convert("RGBA"))
+    rgba = np.ascontiguousarray(image if image.mode == "RGBA" else image.convert("RGBA"))
     return rgba.view("<u4")[..., 0] & np.uint32(0xFFFFFF)
 
 

@@ -101,10 +101,10 @@ def _windowed(client: Client, task: Task, shards: Sequence[Shard]) -> Iterator[R
     submit(_window(client))
     for future in completed:
         submit(max(1, _window(client) - len(under_way) + 1))
-        yield _result(future, task, under_way.pop(future.key), _memory(client))
+        yield _result(client, future, task, under_way.pop(future.key))
 
 
-def _result(future: Future[Any], task: Task, shard: Shard, memory: int) -> Receipt:
+def _result(client: Client, future: Future[Any], task: Task, shard: Shard) -> Receipt:
     from distributed import KilledWorker
 
     if future.status == "finished":
@@ -116,7 +116,7 @@ def _result(future: Future[Any], task: Task, shard: Shard, memory: int) -> Recei
         )
     error = future.exception()
     if isinstance(error, KilledWorker):
-        return task.alone(shard, memory)
+        return task.alone(shard, _memory(client))
     raise error
 
 

@@ -1,0 +1,63 @@
+"""Regions on runs beside skimage's label and regionprops, on the same decoded masks, alternating.
+
+python tests/bench/bench_components.py SHARED_DATA
+"""
+
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from skimage.measure import label, regionprops_table
+
+from pipeline.annotations.masks import name_codes
+from pipeline.components import find_regions, runs_of
+from pipeline.dataset import card_named
+from pipeline.images import mask_codes
+
+CARD = card_named("labelmefacade")[0]
+BUILDING, WINDOW, DOOR = (CARD.names.index(name) for name in ("building", "window", "door"))
+
+
+def on_runs(codes: np.ndarray) -> int:
+    runs = runs_of(codes)
+    names = name_codes(CARD, runs.values)
+    count = 0
+    for members in ([WINDOW, DOOR], [BUILDING, WINDOW, DOOR]):
+        layer = np.where(np.isin(names, members), names if len(members) == 2 else 0, -1)
+        chosen = runs.select(layer >= 0)
+        count += len(find_regions(type(runs)(layer[layer >= 0], *list(vars(chosen).values())[1:])).areas)
+    return count
+
+
+def on_pixels(codes: np.ndarray) -> int:
+    names = name_codes(CARD, codes)
+    count = 0
+    for members in ([WINDOW, DOOR], [BUILDING, WINDOW, DOOR]):
+        layer = np.where(np.isin(names, members), names + 1 if len(members) == 2 else 1, 0)
+        table = regionprops_table(label(layer, connectivity=2), properties=("label", "bbox", "area"))
+        count += len(table["label"])
+    return count
+
+
+def main(root: Path) -> None:
+    paths = sorted((root / "labelmefacade/labels").rglob("*.png"))[:100]
+    masks = [mask_codes(path.read_bytes(), colours=True)[0] for path in paths]
+    assert [on_runs(mask) for mask in masks] == [on_pixels(mask) for mask in masks]
+    seconds: dict[str, list[float]] = {"runs": [], "pixels": []}
+    for _ in range(5):
+        for name, function in (("runs", on_runs), ("pixels", on_pixels)):
+            start = time.perf_counter()
+            for mask in masks:
+                function(mask)
+            seconds[name].append((time.perf_counter() - start) / len(masks) * 1000)
+    middle = {name: statistics.median(values) for name, values in seconds.items()}
+    print(
+        {name: f"{value:.2f} ms a mask" for name, value in middle.items()},
+        f"ratio {middle['pixels'] / middle['runs']:.1f}",
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve())

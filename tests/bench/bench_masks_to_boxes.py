@@ -1,0 +1,41 @@
+"""CMP: boxes made from masks beside the boxes that were drawn, by recipe, on all images.
+
+python tests/bench/bench_masks_to_boxes.py SHARED_DATA
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from pipeline import extract, index
+from pipeline.agreement import Agreement, agreement, boxes_by_image
+from pipeline.dataset import card_named
+from pipeline.stage import Context
+
+
+def measure(root: Path, work: Path, recipe: str) -> dict[str, Agreement]:
+    context = Context(work, tracking="off")
+    for name in ("cmp", "cmp_xml"):
+        card, text = card_named(name)
+        index.run(context, index.IndexConfig(), card, text, str(root / "cmp"))
+    extract.run(context, extract.ExtractConfig(recipe=recipe, drawings=0))
+    folder = context.folder("extract")
+    found, true = folder.read("boxes", "cmp"), folder.read("boxes", "cmp_xml")
+    return {
+        label: agreement(boxes_by_image(found, label), boxes_by_image(true, label))
+        for label in ("window", "door", "building")
+    }
+
+
+def main(root: Path) -> None:
+    print("| recipe | class | true | found | recall .5 | recall .75 | precision .5 |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as work:
+        for recipe in ("components", "epfl"):
+            for label, result in measure(root, Path(work), recipe).items():
+                figures = [f"{value:.4f}" for value in (result.recall(0.5), result.recall(0.75), result.precision(0.5))]
+                print("|", " | ".join([recipe, label, str(result.true), str(result.found), *figures]), "|")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve())

@@ -1,0 +1,71 @@
+"""The four cards on the real photos, where they are."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import extract, index
+from pipeline.agreement import agreement, boxes_by_image
+from pipeline.dataset import card_named
+from pipeline.parallel import Workers
+from pipeline.stage import Context, Outcome
+
+COUNTS = {"cmp": 278, "cmp_xml": 278, "labelmefacade": 450, "saint_petersburg": 561}
+FOLDERS = {"cmp": "cmp", "cmp_xml": "cmp", "labelmefacade": "labelmefacade", "saint_petersburg": "saint_petersburg"}
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
+    return Context(tmp_path_factory.mktemp("real"), Workers(count=2), "off")
+
+
+@pytest.fixture(scope="module")
+def outcomes(context: Context, real_data: Path) -> dict[str, Outcome]:
+    """All four datasets, indexed and extracted into one work folder."""
+    found = {}
+    for name in COUNTS:
+        card, text = card_named(name)
+        found[name] = index.run(context, index.IndexConfig(), card, text, str(real_data / FOLDERS[name]))
+    return found | {"extract": extract.run(context, extract.ExtractConfig())}
+
+
+def test_all_sets_go_through_and_nothing_is_rejected_wrongly(context: Context, outcomes: dict[str, Outcome]) -> None:
+    for name, count in (COUNTS | {"extract": sum(COUNTS.values())}).items():
+        outcome = outcomes[name]
+        assert (outcome.rows_in, outcome.rows_out, outcome.rejected) == (count, count, 0)
+    counts = dict.fromkeys(COUNTS, 0)
+    for row in context.folder("extract").read("extracts").to_pylist():
+        counts[row["image_id"].split("/")[0]] += 1
+        assert row["unknown_share"] == 0
+    assert counts == COUNTS
+
+
+@pytest.mark.usefixtures("outcomes")
+def test_official_lists_decide_the_split(context: Context) -> None:
+    splits = context.folder("index").read("images", "labelmefacade")["split"].to_pylist()
+    assert (splits.count("test"), splits.count("train") + splits.count("val")) == (350, 100)
+
+
+@pytest.mark.usefixtures("outcomes")
+def test_true_boxes_are_taken_as_they_are(context: Context, real_data: Path) -> None:
+    lines = (real_data / "saint_petersburg/labels").glob("*.txt")
+    truth = [line.split()[0] for path in lines for line in path.read_text().splitlines()]
+    found = context.folder("extract").read("boxes", "saint_petersburg")["label"].to_pylist()
+    assert (found.count("window"), found.count("door")) == (truth.count("0"), truth.count("5"))
+
+
+@pytest.mark.usefixtures("outcomes")
+@pytest.mark.parametrize(
+    ("label", "recall", "strict_recall", "precision"),
+    [("window", 0.950, 0.908, 0.95), ("door", 0.973, 0.955, 0.98), ("building", 0.91, 0.87, 0.90)],
+)
+def test_masks_give_the_boxes_that_people_drew(
+    context: Context, label: str, recall: float, strict_recall: float, precision: float
+) -> None:
+    """On all of CMP: 20 images say little, since windows behind balconies go from none to half of them."""
+    folder = context.folder("extract")
+    result = agreement(*(boxes_by_image(folder.read("boxes", name), label) for name in ("cmp", "cmp_xml")))
+    assert result.true >= 300
+    assert result.recall(0.5) >= recall
+    assert result.recall(0.75) >= strict_recall
+    assert result.precision(0.5) >= precision
