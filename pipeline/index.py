@@ -31,6 +31,7 @@ __all__ = ["STAGE", "IndexConfig", "run"]
 STAGE = Stage("index", algorithm=1, per_row="images", primary="images")
 # After all shards of its dataset: what is worth telling of the set as a whole.
 CLOSING_ORDINAL = 99_999
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 SPLIT_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
 SPLIT_WORDS |= {"test": "test", "testing": "test"}
 
@@ -92,7 +93,7 @@ def run(context: Context, config: IndexConfig, card: Card, card_text: str, root:
         plan = _plan(folder, card, rows, remarks, partial(index_rows, card=card, config=config), settings)
         write_bytes(context.work / "datasets" / f"{card.name}.toml", card_text.encode(), context.patience)
         outcome = run_stage(STAGE, context, plan)
-        _tell(context, folder, card, len(listed) - len(pairs) - sum(pair.annotation is not None for pair in pairs))
+        _tell(context, folder, card, _other_pictures(listed, pairs))
         return outcome
 
 
@@ -161,14 +162,22 @@ def _official_splits(card: Card, pairs: Sequence[Pair], root: str) -> tuple[dict
             paths[normalize("NFC", name)] = path
     splits, unclaimed = {}, []
     for split, file in card.splits.lists.items():
-        for line in filter(
-            None, map(str.strip, read_bytes(f"{root.rstrip('/')}/{file}").decode("utf-8-sig").splitlines())
-        ):
+        for line in _listed_names(root, file):
             path = paths.get(normalize("NFC", line), "")
             splits[path] = split
             if not path:
                 unclaimed.append((line, file))
     return splits, unclaimed
+
+
+def _listed_names(root: str, file: str) -> list[str]:
+    """Return the lines of a split's list."""
+    address = f"{root.rstrip('/')}/{file}"
+    try:
+        lines = read_bytes(address).decode("utf-8-sig").splitlines()
+    except (BadInputError, UnicodeDecodeError) as error:
+        raise FacadeError(f"{address}, which the card names under [splits], cannot be read: {error}.") from None
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _remarks_table(
@@ -200,7 +209,13 @@ def _nothing_found(card: Card, root: str, listed: Sequence[Listed]) -> str:
     return f"no photo in {root} fits {wanted} of the card {card.name}; it has {len(listed)} files{example}."
 
 
-def _tell(context: Context, folder: StageFolder, card: Card, others: int) -> None:
+def _other_pictures(listed: Sequence[Listed], pairs: Sequence[Pair]) -> list[str]:
+    """Return the pictures that are neither a photo nor an annotation by the card: a pattern may have missed them."""
+    used = {pair.photo.path for pair in pairs} | {pair.annotation.path for pair in pairs if pair.annotation}
+    return [entry.path for entry in listed if entry.path not in used and entry.path.lower().endswith(PICTURES)]
+
+
+def _tell(context: Context, folder: StageFolder, card: Card, others: Sequence[str]) -> None:
     images = folder.read("images", card.name, ["split", "annotation_uri"])
     splits = images["split"].to_pylist()
     counts = ", ".join(f"{splits.count(split)} {split}" for split in SPLITS)
@@ -212,4 +227,5 @@ def _tell(context: Context, folder: StageFolder, card: Card, others: int) -> Non
         counts = ", ".join(f"{kinds.count(kind)} {kind}s" for kind in sorted(set(kinds)))
         context.say(f"{card.name}: {counts} (see {folder.path / 'remarks'})")
     if others:
-        context.say(f"{card.name}: {others} other files and folders fit no pattern of the card and were left alone")
+        example = printable(others[0])
+        context.say(f"{card.name}: {len(others)} other pictures fit no pattern of the card, for example {example}")

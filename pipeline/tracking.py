@@ -45,7 +45,8 @@ class Run:
 
         now = int(time.time() * 1000)
         entries = [Metric(key, float(value), now, 0) for key, value in metrics.items()]
-        self.client.log_batch(self.run_id, entries, [], [RunTag(key, value) for key, value in (tags or {}).items()])
+        with _told("the tables are done, but "):
+            self.client.log_batch(self.run_id, entries, [], [RunTag(key, value) for key, value in (tags or {}).items()])
 
     def log_settings(self, settings: Mapping[str, Any]) -> None:
         """Log settings under flat dotted names."""
@@ -54,14 +55,16 @@ class Run:
         from mlflow.entities import Param
 
         params = [Param(key, str(value)[:VALUE_LENGTH]) for key, value in flatten(settings).items()]
-        for start in range(0, len(params), BATCH):
-            self.client.log_batch(self.run_id, [], params[start : start + BATCH], [])
+        with _told():
+            for start in range(0, len(params), BATCH):
+                self.client.log_batch(self.run_id, [], params[start : start + BATCH], [])
 
     def log_files(self, paths: Iterable[Path]) -> None:
         """Keep some files with the run."""
         if self.client is not None and self.run_id is not None:
-            for path in paths:
-                self.client.log_artifact(self.run_id, str(path))
+            with _told("the tables are done, but "):
+                for path in paths:
+                    self.client.log_artifact(self.run_id, str(path))
 
 
 @contextmanager
@@ -79,30 +82,36 @@ def open_run(name: str, uri: str | None) -> Iterator[Run]:
         status = "KILLED"
         raise
     finally:
-        client.set_terminated(run_id, status)
+        with _told():
+            client.set_terminated(run_id, status)
 
 
 def _start(name: str, uri: str | None) -> tuple[MlflowClient, str]:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is away is told in seconds
-    from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
-    from sqlalchemy.exc import SQLAlchemyError
 
     for noisy in ("alembic", "mlflow"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    try:
+    with _told():
         client = MlflowClient(tracking_uri=uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         experiment_id = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT)
         return client, client.create_run(experiment_id, run_name=name, tags=_tags(name)).info.run_id
+
+
+@contextmanager
+def _told(before: str = "") -> Iterator[None]:
+    """Turn whatever MLflow's client raises into a sentence."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
         reason = str(error).strip().splitlines()[0][:200]
-        where = uri or os.environ.get("MLFLOW_TRACKING_URI") or "the folder of this command"
-        message = (
-            f"MLflow at {where} does not take a run ({reason}); start it, or give --tracking URI or --tracking off."
-        )
-        raise FacadeError(message) from None
+        advice = "start its server or mend its address, or give --tracking off"
+        raise FacadeError(f"{before}MLflow does not take this run ({reason}); {advice}.") from None
 
 
 def _tags(name: str) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """A folder of drawings in the form in which an annotated dataset comes."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from io import BytesIO
@@ -10,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from pipeline.files import write_bytes
 from pipeline.synthetic.drawing import Drawing, draw
 
 CLASSES: tuple[str, ...] = ("building", "window", "door")
@@ -115,9 +115,6 @@ def _write_truth(path: Path, truth: dict[str, dict[str, Any]]) -> None:
 
 
 def _write(path: Path, data: bytes, again: bool = False) -> None:
-    """Write beside and rename, so that a file is whole or absent; a file that is there stays."""
-    if path.exists() and not again:
-        return
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_bytes(data)
-    beside.replace(path)
+    """Write a file unless it is there."""
+    if again or not path.exists():
+        write_bytes(path, data)

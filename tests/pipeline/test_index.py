@@ -177,3 +177,15 @@ def test_a_folder_without_photos_is_one_sentence(workplace: Callable, tmp_path: 
         FacadeError, match=r"no photo in .* fits photos/{id}.jpg or .*; it has 1 files, for example 'a.tif'"
     ):
         workplace().index(tmp_path / "set", card_text())
+
+
+def test_a_split_list_that_is_not_there_is_one_sentence(workplace: Callable, drawn: Path) -> None:
+    with pytest.raises(FacadeError, match=r"no\.txt, which the card names under \[splits\], cannot be read"):
+        workplace().index(drawn, card_text(below='[splits]\ntest = "no.txt"\n'))
+
+
+def test_pictures_that_no_pattern_takes_are_told(workplace: Callable, drawn_copy: Path) -> None:
+    shutil.copy(drawn_copy / "photos/facade_00000.jpg", drawn_copy / "photos/facade_00000.JPEG")
+    work = workplace()
+    work.index(drawn_copy, card_text())
+    assert any("pictures fit no pattern of the card, for example masks/" in line for line in work.said)
