@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pipeline.store import Receipt, Shard
 
-__all__ = ["Task", "Workers", "map_shards"]
+__all__ = ["Task", "Workers", "local_client", "map_shards"]
 
 # A shard that took two workers down with it is redone in children of this process, see `isolation`.
 DEATHS_ALLOWED = 1
@@ -61,24 +61,34 @@ def map_shards(task: Task, shards: Sequence[Shard], workers: Workers) -> Iterato
 
 @contextmanager
 def _client(workers: Workers) -> Iterator[Client]:
+    from distributed import Client
+
+    if workers.scheduler is None:
+        with local_client(workers.local_count) as client:
+            yield client
+        return
+    try:
+        client = Client(workers.scheduler, timeout=10)
+    except (OSError, ValueError) as error:
+        message = f"no Dask scheduler answers at {workers.scheduler} ({error}); start one or check --scheduler."
+        raise FacadeError(message) from None
+    with client:
+        yield client
+
+
+@contextmanager
+def local_client(count: int, memory: str | int = "auto") -> Iterator[Client]:
+    """Start worker processes on this machine, each with so much memory, that listen on loopback only."""
     import dask
     from distributed import Client, LocalCluster
 
-    if workers.scheduler is not None:
-        try:
-            client = Client(workers.scheduler, timeout=10)
-        except (OSError, ValueError) as error:
-            message = f"no Dask scheduler answers at {workers.scheduler} ({error}); start one or check --scheduler."
-            raise FacadeError(message) from None
-        with client:
-            yield client
-        return
     with dask.config.set({"distributed.scheduler.allowed-failures": DEATHS_ALLOWED}):
         cluster = LocalCluster(
-            n_workers=workers.local_count,
+            n_workers=count,
             threads_per_worker=1,
+            memory_limit=memory,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any free port
             silence_logs=logging.CRITICAL,  # the death of a worker is ours to tell
         )
         with cluster, Client(cluster) as client:

@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from distributed import Client, LocalCluster
+from distributed import Client
 from PIL import Image
 from skimage.measure import label, regionprops
 
 from pipeline import extract, index
 from pipeline.dataset import card_named, card_of
-from pipeline.parallel import Workers
+from pipeline.parallel import Workers, local_client
 from pipeline.stage import SHARD_ROWS, Context
 from pipeline.store import StageFolder
 
@@ -98,30 +98,23 @@ def main(root: Path, rounds: int) -> None:
             Context(indexed, tracking="off"), index.IndexConfig(), card_of(text, "bench"), text, str(folder / "set")
         )
         paths = StageFolder(indexed, "index").read("images")["annotation_uri"].to_pylist()
-        options = {"threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
-        with (
-            LocalCluster(n_workers=1, **options) as one,
-            LocalCluster(n_workers=2, **options) as two,
-            Client(two) as client,
-        ):
-            decode_only(client, paths[:256])
+        with local_client(1) as one, local_client(2) as two:
+            decode_only(two, paths[:256])
             seconds: dict[str, list[float]] = {}
             for turn in range(rounds):
-                measure(
-                    seconds, client, paths, indexed, folder / str(turn), one.scheduler_address, two.scheduler_address
-                )
+                measure(seconds, one, two, paths, indexed, folder / str(turn))
         middle = {name: statistics.median(values) for name, values in seconds.items()}
         report(middle, seconds, len(paths))
 
 
 def measure(
-    seconds: dict[str, list[float]], client: Client, paths: list[str], indexed: Path, folder: Path, one: str, two: str
+    seconds: dict[str, list[float]], one: Client, two: Client, paths: list[str], indexed: Path, folder: Path
 ) -> None:
     works = {name: Path(shutil.copytree(indexed, folder / name)) for name in ("one", "two")}
     contenders = {
-        "decode, two workers": partial(decode_only, client, paths),
-        "extract, two workers": partial(run_extract, works["two"], two),
-        "extract, one worker": partial(run_extract, works["one"], one),
+        "decode, two workers": partial(decode_only, two, paths),
+        "extract, two workers": partial(run_extract, works["two"], two.scheduler.address),
+        "extract, one worker": partial(run_extract, works["one"], one.scheduler.address),
         "plain script": partial(plain_script, paths, folder / "script.parquet"),
     }
     for name, function in contenders.items():

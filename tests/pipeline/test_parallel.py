@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import FacadeError
 from pipeline.isolation import work_alone
-from pipeline.parallel import DEATHS_ALLOWED, Workers
+from pipeline.parallel import Workers, local_client
 from pipeline.schemas import table_from_rows
 from pipeline.stage import Plan, Stage, run_stage, shards_of
 
@@ -34,15 +34,8 @@ def plan(killers: Any, listed: Sequence[dict[str, Any]]) -> Plan:
 @pytest.fixture
 def small_workers() -> Iterator[Workers]:
     """Two workers of 600 MB each, so that eating all memory is soon done."""
-    import dask
-    from distributed import LocalCluster
-
-    local = {"host": "127.0.0.1", "dashboard_address": None, "silence_logs": 60}
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": DEATHS_ALLOWED}),
-        LocalCluster(n_workers=2, threads_per_worker=1, memory_limit=600_000_000, **local) as cluster,
-    ):
-        yield Workers(scheduler=cluster.scheduler_address)
+    with local_client(2, memory=600_000_000) as client:
+        yield Workers(scheduler=client.scheduler.address)
 
 
 @pytest.mark.parametrize(("does", "cause"), [("die", "signal 9"), ("eat", "out of memory")])
@@ -85,12 +78,10 @@ def test_a_scheduler_that_is_not_there_is_one_sentence(workplace: Callable, kill
 
 
 def test_a_scheduler_elsewhere_gives_the_same_tables(workplace: Callable, killers: Any) -> None:
-    from distributed import LocalCluster
-
     here, there = workplace("here"), None
     ours = run_stage(STAGE, here.context, plan(killers, rows(150)))
-    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
-        there = workplace("there", workers=Workers(scheduler=cluster.scheduler_address))
+    with local_client(2) as client:
+        there = workplace("there", workers=Workers(scheduler=client.scheduler.address))
         theirs = run_stage(STAGE, there.context, plan(killers, rows(150)))
     assert ours.digest == theirs.digest
 
@@ -109,3 +100,13 @@ def test_too_many_rejected_rows_stop_the_command_but_not_the_work(
     again = workplace(max_rejected=0.3)
     outcome = again.extract()
     assert (outcome.rejected, outcome.per_second) == (3, 0.0)
+
+
+def test_local_workers_listen_on_loopback_only() -> None:
+    import psutil
+
+    with local_client(2):
+        ours = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        listening = [link for process in ours for link in process.net_connections("inet") if link.status == "LISTEN"]
+    assert len(listening) >= 3
+    assert {link.laddr.ip for link in listening} == {"127.0.0.1"}
