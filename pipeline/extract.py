@@ -24,12 +24,12 @@ from pipeline.files import json_digest, read_bytes
 from pipeline.lock import locked
 from pipeline.recipes import Objects, components_recipe, epfl_recipe, mark_suspects, true_objects
 from pipeline.schemas import SCHEMAS, empty_table, table_from_rows
-from pipeline.stage import Context, Outcome, Plan, Stage, run_stage, shards_of, work_rows
+from pipeline.stage import Context, Outcome, Plan, Stage, rows_of, run_stage, shards_of, work_rows
 from pipeline.store import Receipt, StageFolder
 
 __all__ = ["STAGE", "ExtractConfig", "run"]
 
-STAGE = Stage("extract", algorithm=1, per_row="extracts", primary="boxes")
+STAGE = Stage("extract", algorithm=1, rows_out=rows_of("extracts"), primary="boxes")
 # Of an `images` row, what decides the boxes; where the photo lies and when it was touched does not.
 DECISIVE = ("image_id", "width", "height", "orientation", "annotation_sha256")
 

@@ -23,12 +23,12 @@ from pipeline.files import Listed, json_digest, list_files, printable, read_byte
 from pipeline.images import MAX_PIXELS, inspect_photo
 from pipeline.lock import locked
 from pipeline.schemas import table_from_rows
-from pipeline.stage import Context, Outcome, Plan, Stage, run_stage, shards_of, work_rows
+from pipeline.stage import Context, Outcome, Plan, Stage, rows_of, run_stage, shards_of, work_rows
 from pipeline.store import Receipt, Shard, StageFolder
 
 __all__ = ["STAGE", "IndexConfig", "run"]
 
-STAGE = Stage("index", algorithm=1, per_row="images", primary="images")
+STAGE = Stage("index", algorithm=1, rows_out=rows_of("images"), primary="images")
 # After all shards of its dataset: what is worth telling of the set as a whole.
 CLOSING_ORDINAL = 99_999
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from pipeline.schemas import VOLATILE, table_from_rows
 from pipeline.store import Manifest, Receipt, Shard, StageFolder
 from pipeline.tracking import Run, open_run
 
-__all__ = ["Context", "Outcome", "Plan", "Stage", "rejected_row", "run_stage", "shards_of", "work_rows"]
+__all__ = ["Context", "Outcome", "Plan", "Stage", "rejected_row", "rows_of", "run_stage", "shards_of", "work_rows"]
 
 SHARD_ROWS = 64
 Result = TypeVar("Result")
@@ -35,14 +35,23 @@ class Stage:
     Attributes:
         name: the stage's one word.
         algorithm: raised whenever the same inputs would give other rows.
-        per_row: the table with exactly one row for each input that was not rejected.
+        rows_out: how many input rows a shard's tables account for, besides the rejected ones.
         primary: the table whose rows are counted as added, removed and modified.
     """
 
     name: str
     algorithm: int
-    per_row: str
+    rows_out: Callable[[Mapping[str, pa.Table]], int]
     primary: str
+
+
+def rows_of(table: str) -> Callable[[Mapping[str, pa.Table]], int]:
+    """Return the counter of a stage that writes one row into `table` for each input row that it could use."""
+    return partial(_rows_of, table)
+
+
+def _rows_of(table: str, tables: Mapping[str, pa.Table]) -> int:
+    return len(tables[table]) if table in tables else 0
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,7 @@ class _Task:
 
     folder: StageFolder
     function: RowsFunction
-    per_row: str
+    rows_out: Callable[[Mapping[str, pa.Table]], int]
 
     def __call__(self, shard: Shard) -> Receipt:
         return self._write(shard, self.function(shard.rows))
@@ -122,11 +131,10 @@ class _Task:
         return self._write(shard, work_alone(self.function, shard.rows, self._reject, memory))
 
     def _write(self, shard: Shard, tables: Mapping[str, pa.Table]) -> Receipt:
-        return self.folder.write_shard(shard, tables, len(tables[self.per_row]))
+        return self.folder.write_shard(shard, tables, self.rows_out(tables))
 
     def _reject(self, row: dict[str, Any], message: str) -> Mapping[str, pa.Table]:
-        rejected = rejected_row(row, self.folder.stage, BadInputError(message))
-        return {self.per_row: table_from_rows(self.per_row, []), "rejected": table_from_rows("rejected", [rejected])}
+        return {"rejected": table_from_rows("rejected", [rejected_row(row, self.folder.stage, BadInputError(message))])}
 
 
 @dataclass(frozen=True)
@@ -169,7 +177,7 @@ class _StageRun:
             self.context.say(f"{self.stage.name}: {skipped} of {len(self.plan.shards)} shards were finished before")
         receipts = [finished[shard.key] for shard in self.plan.shards if shard.key in finished]
         progress = self.context.progress(self.stage.name, sum(len(shard.rows) for shard in todo))
-        task = _Task(self.folder, self.plan.function, self.stage.per_row)
+        task = _Task(self.folder, self.plan.function, self.stage.rows_out)
         for receipt in map_shards(task, todo, self.context.workers) if todo else ():
             receipts.append(receipt)
             progress.advance(receipt.rows_in, receipt.rejected)

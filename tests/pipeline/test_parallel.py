@@ -10,9 +10,9 @@ from pipeline.errors import FacadeError
 from pipeline.isolation import work_alone
 from pipeline.parallel import Workers, local_client
 from pipeline.schemas import table_from_rows
-from pipeline.stage import Plan, Stage, run_stage, shards_of
+from pipeline.stage import Plan, Stage, rows_of, run_stage, shards_of
 
-STAGE = Stage("extract", algorithm=1, per_row="extracts", primary="extracts")
+STAGE = Stage("extract", algorithm=1, rows_out=rows_of("extracts"), primary="extracts")
 
 
 @pytest.fixture
