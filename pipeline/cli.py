@@ -7,6 +7,8 @@ Heavy imports live inside the commands, so that `--help` answers at once.
 from __future__ import annotations
 
 import json
+import logging
+import os
 import signal
 import sys
 import time
@@ -30,7 +32,7 @@ __all__ = ["main"]
 app = typer.Typer(
     name="facade",
     add_completion=False,
-    no_args_is_help=True,
+    no_args_is_help=False,
     pretty_exceptions_enable=False,
     help="From photos of buildings with labels to boxes, from boxes to detectors, from detectors to tables.",
 )
@@ -53,11 +55,14 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 @app.callback(invoke_without_command=True)
-def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    """Do nothing but answer --version."""
+def root(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    """From photos of buildings with labels to boxes, from boxes to detectors, from detectors to tables."""
     if version:
         _say(f"facade-ssd {pipeline.__version__}")
-        raise typer.Exit
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command()
@@ -113,6 +118,30 @@ def extract(
 
 
 @app.command()
+def describe(
+    work: Work,
+    config: Config = None,
+    sets: Sets = None,
+    scheduler: Scheduler = None,
+    workers: Count = None,
+    tracking: Tracking = None,
+    max_rejected: Share = 0.05,
+    debug: Debug = False,
+) -> None:
+    """Count boxes: shapes, sizes, objects an image, what looks wrong; with figures."""
+
+    def command() -> Outcome:
+        from pipeline.config import load_tables, resolve
+        from pipeline.describe import DescribeConfig, run
+
+        tables = load_tables(config, sets or ())
+        settings = resolve(DescribeConfig, tables, "describe")
+        return run(_context(work, tables, scheduler, workers, tracking, max_rejected), settings)
+
+    _finish("describe", command, debug)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where the drawn facades, the tables and the pictures go.")] = Path("demo"),
     images: Annotated[int, typer.Option(min=1, help="How many facades to draw.")] = 60,
@@ -158,6 +187,7 @@ def verify(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; the way that `facade` starts."""
     signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
     command = typer.main.get_command(app)
     try:
         code = command.main(
@@ -165,9 +195,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except CLICK_ERROR as error:
         code = _fail(_stage_named(arguments), f"{error.format_message().rstrip('.')}; see `facade --help`.", 2)
+    if code == INTERRUPTED:
+        os._exit(code)  # what is left to clean up has been told to go; its complaints help no one
     sys.exit(code)
 
 
+INTERRUPTED = 130
 # The parent of all usage errors; typer brings a click of its own and exports only this child of it.
 CLICK_ERROR: Any = typer.BadParameter.__mro__[2]
 STOPPED = "stopped; run the same command again, it goes on from here."
@@ -182,7 +215,7 @@ def _finish(stage: str, command: Callable[[], Outcome | dict[str, Any]], debug: 
             traceback.print_exc()
         raise typer.Exit(_fail(stage, _sentence(error), 2 if isinstance(error, UsageError) else 1)) from None
     except KeyboardInterrupt:
-        raise typer.Exit(_fail(stage, STOPPED, 130)) from None
+        raise typer.Exit(_fail(stage, STOPPED, INTERRUPTED)) from None
     line = result if isinstance(result, dict) else asdict(result)
     if line.get("changed") is False and stage not in {"verify"}:
         _say(f"{stage}: nothing to do, the tables are up to date")
@@ -230,4 +263,7 @@ def _say(line: str) -> None:
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
+    logging.disable(logging.CRITICAL)  # Dask tells at length how its workers were stopped
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -107,14 +107,15 @@ def _touching(runs: Runs) -> tuple[Ints, Ints]:
 def bridge_gaps(values: npt.NDArray[Any], runs: Runs, occluder: npt.NDArray[np.bool_], most: int) -> npt.NDArray[Any]:
     """Return the values with short gaps closed: occluder runs of at most `most` pixels between two runs of one value.
 
-    What stands in front of a building (a trunk, a lamp post, a car) parts it left from right; the run-wise rule closes
-    that and never joins what is apart without an occluder.
+    Values below 0 are of no interest and never closed. What stands in front of a building (a trunk, a lamp post, a
+    car) parts it left from right; the run-wise rule closes that and never joins what is apart without an occluder.
     """
     kept = np.flatnonzero(~occluder)
     if len(kept) < 2:
         return values
     left, right = kept[:-1], kept[1:]
-    same = (values[left] == values[right]) & (runs.rows[left] == runs.rows[right]) & (right > left + 1)
+    same = (values[left] == values[right]) & (values[left] >= 0)
+    same &= (runs.rows[left] == runs.rows[right]) & (right > left + 1)
     short = runs.starts[right] - runs.stops[left] <= most
     closed = values.copy()
     for before, after in zip(left[same & short], right[same & short], strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,8 +14,13 @@ from pipeline.errors import UsageError
 
 __all__ = ["Settings", "load_tables", "one_sentence", "parse_toml", "resolve"]
 
-# Tables a settings file may hold. A later stage adds its name here and its settings class in its own module.
-TABLES = ("store", "index", "extract")
+# Tables a settings file may hold, and the settings class of each.
+TABLES = {
+    "store": "pipeline.store:StoreConfig",
+    "index": "pipeline.index:IndexConfig",
+    "extract": "pipeline.extract:ExtractConfig",
+    "describe": "pipeline.describe:DescribeConfig",
+}
 
 
 class Settings(BaseModel):
@@ -36,6 +42,8 @@ def load_tables(path: Path | None, assignments: Iterable[str]) -> dict[str, dict
     for text in assignments:
         stage, key, value = _parse_assignment(text)
         tables.setdefault(stage, {})[key] = value
+    for name in tables:
+        resolve(_settings_of(name), tables, name)  # a typo in another stage's table is a typo all the same
     return tables
 
 
@@ -51,10 +59,14 @@ def one_sentence(error: ValidationError, where: str, model: type[BaseModel]) -> 
     """Return what is wrong, where, and which keys there are, as one sentence."""
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"]) or "the whole"
-    if problem["type"] == "extra_forbidden":
+    if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
         return f"{where}: unknown key {key!r}; known are {', '.join(sorted(model.model_fields))}."
-    if problem["type"] == "missing":
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown key {key!r}; a top-level key must stand above the first [table]."
+    if problem["type"] == "missing" and not isinstance(problem["loc"][-1], int):
         return f"{where}: the key {key!r} is missing; add it."
+    if not problem["loc"]:
+        return f"{where}: {problem['msg'].removeprefix('Value error, ')}."
     return f"{where}: {key}: {problem['msg'].removeprefix('Value error, ')}, got {str(problem['input'])[:80]!r}."
 
 
@@ -62,17 +74,18 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
     """Return the parsed TOML, or say in one sentence where it breaks."""
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{where} is not valid TOML: {error}; mend that line.") from None
 
 
 def read_text(path: Path) -> str:
     """Return a small text file that the user named."""
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UsageError(f"cannot read {path}: {reason}; check the path.") from None
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"cannot read {path}: it is not UTF-8 text; save it as UTF-8.") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}; check the path.") from None
 
 
 def _parse_assignment(text: str) -> tuple[str, str, Any]:
@@ -89,6 +102,12 @@ def _parse_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text  # a bare word is a string: quoting it twice in a shell helps no one
+
+
+def _settings_of(name: str) -> type[BaseModel]:
+    module, _, settings = TABLES[name].partition(":")
+    found: type[BaseModel] = getattr(import_module(module), settings)
+    return found
 
 
 def _check_table(name: str, where: str) -> None:

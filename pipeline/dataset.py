@@ -32,6 +32,10 @@ SHARES = (0.7, 0.15, 0.15)
 def _is_pattern(text: str) -> str:
     if "{id}" not in text:
         raise ValueError("a pattern needs the field {id}, for example 'images/{id}.jpg'")
+    if any(not re.fullmatch(r"[A-Za-z_]\w*", field) for field in re.findall(r"{([^}]*)}", text)):
+        raise ValueError("a {field} is named in letters, digits and _")
+    if text.startswith("./") or "\\" in text:
+        raise ValueError("a pattern begins with a name and has / between folders")
     if text.startswith("/") or ".." in text.split("/"):
         raise ValueError("a pattern is relative to the dataset's folder and stays below it")
     return text
@@ -112,6 +116,12 @@ class Card(Settings):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Card:
+        fields = [set(re.findall(r"{(\w+)}", pattern)) for pattern in self.images]
+        for pattern in self.annotations:
+            if not any(set(re.findall(r"{(\w+)}", pattern)) <= own for own in fields):
+                raise ValueError(f"annotations: {pattern!r} has a field that no pattern of images has")
+        if len(set(self.labelled)) < len(self.labelled):
+            raise ValueError(f"labelled names a class twice: {self.labelled}")
         names = set(self.legend.values())
         used = {"labelled": self.labelled, "occluders": self.occluders, "minimum": self.minimum}
         used |= {f"unions.{name}": members for name, members in self.unions.items()}
@@ -127,9 +137,10 @@ class Card(Settings):
         return self
 
     def _check_codes(self) -> None:
-        for key in self.legend:
-            if key != REST:
-                code_of(key, self.kind)
+        seen: dict[int, str] = {}
+        for key, name in self.legend.items():
+            if key != REST and seen.setdefault(code_of(key, self.kind), name) != name:
+                raise ValueError(f"legend gives the colour or index {key!r} two names, {name!r} and another")
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -147,14 +158,11 @@ def code_of(key: str, kind: Kind) -> int:
     try:
         if kind == "index_mask":
             return int(key)
-        parts = (
-            [int(key[i : i + 2], 16) for i in (1, 3, 5)] if key.startswith("#") else [int(p) for p in key.split(",")]
-        )
-        red, green, blue = parts
+        red, green, blue = bytes.fromhex(key[1:]) if key.startswith("#") else map(int, key.split(","))
     except ValueError:
         wanted = "a number such as '3'" if kind == "index_mask" else "a colour such as '128,0,0' or '#800000'"
         raise ValueError(f"legend key {key!r} is not {wanted}") from None
-    if not all(0 <= part <= 255 for part in parts):
+    if not all(0 <= part <= 255 for part in (red, green, blue)):
         raise ValueError(f"legend key {key!r} is not a colour: its parts go from 0 to 255")
     return red | green << 8 | blue << 16
 
@@ -196,8 +204,10 @@ class Pair:
 def pair_up(card: Card, listed: Sequence[Listed]) -> tuple[list[Pair], list[Listed]]:
     """Return the photos with their annotations, in order of path, and the annotations that no photo claims."""
     annotations: dict[tuple[tuple[str, str], ...], Listed] = {}
+    second = []
     for entry, fields in _matches(card.annotations, listed):
-        annotations.setdefault(_pairing_key(fields), entry)
+        if annotations.setdefault(_pairing_key(fields), entry) is not entry:
+            second.append(entry)
     shared = {name for pattern in card.annotations for name in re.findall(r"{(\w+)}", pattern)}
     pairs = []
     for entry, fields in _matches(card.images, listed):
@@ -207,7 +217,7 @@ def pair_up(card: Card, listed: Sequence[Listed]) -> tuple[list[Pair], list[List
     claimed = {pair.annotation.path for pair in pairs if pair.annotation}
     pairs = [pair for pair in pairs if pair.photo.path not in claimed]
     claimed |= {pair.photo.path for pair in pairs}
-    return pairs, [entry for entry in annotations.values() if entry.path not in claimed]
+    return pairs, [entry for entry in [*annotations.values(), *second] if entry.path not in claimed]
 
 
 def _pairing_key(fields: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

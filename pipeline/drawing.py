@@ -69,15 +69,17 @@ def draw_samples(
     chosen = [images[position * len(images) // most] for position in range(most)] if len(images) > most else images
     drawn: list[tuple[str, Image.Image]] = []
     paths = []
-    for row in chosen[:most]:
+    for position, row in enumerate(chosen[:most]):
         own = boxes.filter(pc.equal(boxes["image_id"], row["image_id"])).to_pylist()
         try:
             photo = Image.fromarray(decode_photo(read_bytes(row["uri"])))
         except (BadInputError, OSError):
             continue  # it was there when it was indexed; a picture less is no reason to stop
         drawn.append((row["image_id"], draw_boxes(photo, own)))
-        name = row["image_id"].removeprefix(f"{dataset}/").replace("/", "__")
-        paths.append(_save(drawn[-1][1], folder / dataset / f"{PurePosixPath(name).stem[-120:]}.jpg"))
+        name = f"{position:02d}_{PurePosixPath(row['image_id']).stem[-40:]}.jpg"  # short in any alphabet
+        paths.append(_save(drawn[-1][1], folder / dataset / name))
+    for path in set((folder / dataset).glob("*.jpg")) - set(paths):
+        path.unlink()
     return [_save(contact_sheet(drawn), folder / f"{dataset}.jpg"), *paths] if drawn else []
 
 

@@ -1,8 +1,8 @@
-"""The three ways in which things go wrong, each with its own consequence."""
+"""The ways in which things go wrong, each with its own consequence."""
 
 from __future__ import annotations
 
-__all__ = ["BadInputError", "FacadeError", "UsageError"]
+__all__ = ["BadInputError", "FacadeError", "StaleInputError", "UsageError"]
 
 
 class FacadeError(RuntimeError):
@@ -15,3 +15,7 @@ class UsageError(ValueError):
 
 class BadInputError(ValueError):
     """One image or annotation cannot be used: it becomes a `rejected` row and the work goes on."""
+
+
+class StaleInputError(BadInputError):
+    """A file is not what it was when it was indexed: rejected, and tried again by the next run."""

@@ -6,6 +6,7 @@ Masks go through a recipe; true boxes are taken as they are. Every annotation th
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from pipeline.annotations import LabelRuns, read_annotation
 from pipeline.config import Settings
 from pipeline.dataset import Card, card_of
 from pipeline.drawing import draw_samples
-from pipeline.errors import FacadeError
+from pipeline.errors import StaleInputError
 from pipeline.files import json_digest, read_bytes
 from pipeline.lock import locked
 from pipeline.recipes import Objects, components_recipe, epfl_recipe, mark_suspects, true_objects
@@ -81,7 +82,10 @@ def extract_image(
     card = cards[row["dataset"]]
     if row["annotation_uri"] is None:
         return empty_table("boxes"), _extract_row(row, 0, {}, 0.0)
-    objects, unknown, recipe = objects_of(card, config, row, read_bytes(row["annotation_uri"]))
+    data = read_bytes(row["annotation_uri"])
+    if hashlib.sha256(data).hexdigest() != row["annotation_sha256"]:
+        raise StaleInputError("the annotation has changed since it was indexed; run `facade index` again, then this")
+    objects, unknown, recipe = objects_of(card, config, row, data)
     boxes = boxes_table(row, objects, card.kind, recipe)
     return boxes, _extract_row(row, len(boxes), objects.dropped, unknown)
 
@@ -99,9 +103,10 @@ def extract_rows(
 def run(context: Context, config: ExtractConfig) -> Outcome:
     """Return what became of all datasets of the work folder."""
     index, folder = context.folder("index"), context.folder(STAGE.name)
+    index_digest(index)  # before a lock makes folders: a mistyped --work must leave none
     with locked(folder.path, reads=[index.path]):
         images = index.read("images").to_pylist()
-        cards = read_cards(context.work, sorted({row["dataset"] for row in images}))
+        cards = read_cards(index)
         function = partial(extract_rows, cards=cards, config=config)
         shards = []
         for name, card in cards.items():
@@ -111,25 +116,21 @@ def run(context: Context, config: ExtractConfig) -> Outcome:
         draw = partial(_draw, folder, images, config.drawings)
         plan = Plan(shards, function, {"extract": config.model_dump(), "index": index_digest(index)}, draw=draw)
         outcome = run_stage(STAGE, context, plan)
+        if not outcome.changed and not _drawn(folder, images, config.drawings):
+            draw(folder.require_manifest().receipts)
         _tell(context, folder)
         return outcome
 
 
-def read_cards(work: Path, names: Sequence[str]) -> dict[str, Card]:
-    """Return the cards as `index` used them."""
-    cards = {}
-    for name in names:
-        path = work / "datasets" / f"{name}.toml"
-        if not path.is_file():
-            raise FacadeError(f"{path} is gone; run `facade index --card {name}` again.")
-        cards[name] = card_of(path.read_text(encoding="utf-8"), str(path))
-    return cards
+def read_cards(index: StageFolder) -> dict[str, Card]:
+    """Return the cards as `index` used them, by dataset."""
+    rows = index.read("cards").to_pylist()
+    return {row["dataset"]: card_of(row["text"], f"of {row['dataset']} in {index.path}") for row in rows}
 
 
 def index_digest(index: StageFolder) -> str:
-    """Return the digest of the images that went in."""
-    manifest = index.manifest()
-    return manifest.digest if manifest else ""
+    """Return the digest of the images that go in, or say that there are none."""
+    return index.require_manifest().digest
 
 
 def _shard_digest(decided: list[Any], rows: Sequence[dict[str, Any]]) -> str:
@@ -148,6 +149,13 @@ def _draw(folder: StageFolder, images: Sequence[dict[str, Any]], most: int, rece
         own = [row for row in images if row["dataset"] == name]
         pictures += draw_samples(folder.path / "drawings", name, own, boxes, most)
     return pictures
+
+
+def _drawn(folder: StageFolder, images: Sequence[dict[str, Any]], most: int) -> bool:
+    """Return whether there are as many drawings of each dataset as were asked for."""
+    names = [row["dataset"] for row in images]
+    drawings = folder.path / "drawings"
+    return all(len(list((drawings / name).glob("*.jpg"))) == min(most, names.count(name)) for name in set(names))
 
 
 def _tell(context: Context, folder: StageFolder) -> None:

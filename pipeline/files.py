@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from pipeline.errors import BadInputError, FacadeError
 
 __all__ = [
+    "ABSENT",
     "Listed",
     "is_passing",
     "json_digest",
@@ -31,6 +32,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 TEMPORARY = ".part"
+ABSENT = "absent"  # the stamp of a link to nothing
 PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNREFUSED, errno.EHOSTDOWN}
 
 
@@ -55,19 +57,22 @@ def is_remote(uri: str) -> bool:
     return "://" in uri
 
 
-def list_files(root: str) -> list[Listed]:
-    """Return all files and folders below `root`, sorted by path; names that begin with a dot are left out."""
-    found = _list_remote(root) if is_remote(root) else _list_local(Path(root).resolve())
+def list_files(root: str, without: Path | None = None) -> list[Listed]:
+    """Return all files and folders below `root`, sorted by path, but names that begin with a dot, and one folder."""
+    try:
+        found = list(_list_remote(root) if is_remote(root) else _list_local(Path(root).resolve(), without))
+    except (ImportError, ValueError) as error:  # fsspec: the protocol's package is missing, or there is none
+        raise FacadeError(f"{root} cannot be listed: {error}.") from None
     return sorted(found, key=lambda listed: listed.path)
 
 
-def _list_local(root: Path) -> Iterator[Listed]:
+def _list_local(root: Path, without: Path | None) -> Iterator[Listed]:
     if not root.is_dir():
         raise FacadeError(f"{root} is not a folder; give the dataset's folder with --root.")
     seen: set[tuple[int, int]] = set()  # a linked folder is followed once, so a loop of links ends
-    for folder, subfolders, names in os.walk(root, followlinks=True):
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_cannot_list):
         status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
+        if (status.st_dev, status.st_ino) in seen or (without and Path(folder) == without):
             subfolders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
@@ -76,12 +81,17 @@ def _list_local(root: Path) -> Iterator[Listed]:
             yield _listed(root, Path(folder, name))
 
 
+def _cannot_list(error: OSError) -> None:
+    """Stop: a folder that is left out would take its photos out of the tables without a word."""
+    raise FacadeError(f"cannot list {error.filename}: {error.strerror}; mend that, or move the folder away.")
+
+
 def _listed(root: Path, path: Path) -> Listed:
     try:
         status = path.stat()
         size, stamp = status.st_size, str(status.st_mtime_ns)
-    except OSError:  # a dangling link: listed, so that reading it says what is wrong
-        size, stamp = 0, "0"
+    except OSError:  # a link to nothing: listed, so that it becomes a rejected row
+        size, stamp = 0, ABSENT
     return Listed(path.relative_to(root).as_posix(), str(path), size, stamp)
 
 
@@ -97,7 +107,7 @@ def _list_remote(root: str) -> Iterator[Listed]:
 
 
 def read_bytes(uri: str) -> bytes:
-    """Return all bytes of a file, local or remote; what is gone or no file is bad input, not a passing fault."""
+    """Return all bytes of a file, local or remote; a folder is bad input, a file that is gone may come back."""
     try:
         if not is_remote(uri):
             return Path(uri).read_bytes()
@@ -107,8 +117,6 @@ def read_bytes(uri: str) -> bytes:
             return bytes(file.read())
     except IsADirectoryError:
         raise BadInputError("it is a folder, not a file") from None
-    except FileNotFoundError:
-        raise BadInputError("the file is not there (a link to nothing?)") from None
 
 
 def printable(text: str) -> str:
@@ -117,9 +125,9 @@ def printable(text: str) -> str:
 
 
 def is_passing(error: str) -> bool:
-    """Return whether an error of this class, a `rejected` row's, may be gone when the same bytes are read again."""
+    """Return whether an error of this class, a `rejected` row's, may be gone when the command is run again."""
     found = getattr(builtins, error, None)
-    return isinstance(found, type) and issubclass(found, OSError)
+    return error == "StaleInput" or (isinstance(found, type) and issubclass(found, OSError))
 
 
 def write_bytes(path: Path, data: bytes, patience: float = 0.0) -> None:

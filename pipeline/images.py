@@ -75,15 +75,16 @@ def inspect_photo(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = 1) 
     if min(width, height) < min_side:
         raise BadInputError(f"the photo has {width}x{height} pixels, at least {min_side} a side are needed")
     image.draft("RGB", (1, 1))
-    _load(image)
-    return _facts(image, width, height)
+    exif = _load(image)
+    turned = _orientation(exif) >= 5 and image.format != "TIFF"  # Pillow turns TIFF, and only TIFF, by itself
+    return _facts(exif, *((height, width) if turned else (width, height)))
 
 
 def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> UInt8:
     """Return the upright photo, (H, W, 3) RGB."""
     image = open_image(data, max_pixels)
-    _load(image)
-    orientation = _orientation(image.getexif())
+    exif = _load(image)
+    orientation = 1 if image.format == "TIFF" else _orientation(exif)
     upright = _to_rgb(image)
     if orientation != 1:
         upright = upright.transpose(UPRIGHT[orientation])
@@ -112,13 +113,19 @@ def turn_upright(mask: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     return np.ascontiguousarray(turned)
 
 
-def _load(image: Image.Image) -> None:
+def _load(image: Image.Image) -> Image.Exif:
+    """Decode all pixels and return the EXIF; loading a TIFF drops the orientation, loading a PNG may find it."""
     try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation) if image.format == "TIFF" else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which is not what we read
             image.load()
+            exif = image.getexif()
     except BROKEN as error:
         raise BadInputError(f"the image is damaged: {error}") from None
+    if orientation is not None:
+        exif[ExifTags.Base.Orientation] = orientation
+    return exif
 
 
 def _packed(image: Image.Image) -> npt.NDArray[np.uint32]:
@@ -147,12 +154,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _facts(image: Image.Image, width: int, height: int) -> PhotoFacts:
-    """Return the facts of a loaded image whose full size, as stored, was this."""
-    exif = image.getexif()
+def _facts(exif: Image.Exif, width: int, height: int) -> PhotoFacts:
+    """Return the facts of an image with this EXIF and this upright size."""
     orientation = _orientation(exif)
-    if orientation >= 5:
-        width, height = height, width
     try:
         gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
         details = exif.get_ifd(ExifTags.IFD.Exif)

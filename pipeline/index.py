@@ -19,7 +19,7 @@ from pydantic import Field
 from pipeline.config import Settings
 from pipeline.dataset import SPLITS, Card, Pair, pair_up
 from pipeline.errors import BadInputError, FacadeError
-from pipeline.files import Listed, json_digest, list_files, printable, read_bytes, write_bytes
+from pipeline.files import ABSENT, Listed, json_digest, list_files, printable, read_bytes, write_bytes
 from pipeline.images import MAX_PIXELS, inspect_photo
 from pipeline.lock import locked
 from pipeline.schemas import table_from_rows
@@ -57,6 +57,8 @@ def split_of(card: Card, official: str | None, key: str) -> str:
 def image_row(row: Mapping[str, Any], card: Card, config: IndexConfig) -> dict[str, Any]:
     """Return the `images` row of one photo; its annotation is only hashed here."""
     _check_name(row["image_id"])
+    if ABSENT in (row["mtime_or_etag"], *(row["annotation"] or ())):
+        raise BadInputError("the photo or its annotation is a link to nothing")
     if row["annotation_uri"] is None and card.missing == "reject":
         raise BadInputError("the photo has no annotation; if that means something, say what with `missing` in the card")
     data = read_bytes(row["uri"])
@@ -84,16 +86,18 @@ def run(context: Context, config: IndexConfig, card: Card, card_text: str, root:
     """Return what became of the dataset's folder; other datasets in the work folder stay as they are."""
     folder = context.folder(STAGE.name)
     with locked(folder.path):
-        listed = list_files(root)
+        listed = list_files(root, without=context.work.resolve())
         pairs, strays = pair_up(card, listed)
         if not pairs:
             raise FacadeError(_nothing_found(card, root, listed))
         rows, remarks = _listed_rows(card, pairs, strays, root)
+        closing = partial(_closing_tables, folder, card, card_text, remarks)
         settings = {"card": card.model_dump(), "index": config.model_dump(), "root": root}
-        plan = _plan(folder, card, rows, remarks, partial(index_rows, card=card, config=config), settings)
+        function = partial(index_rows, card=card, config=config)
+        last = json_digest([remarks, card_text])
+        outcome = run_stage(STAGE, context, _plan(folder, card, rows, last, function, closing, settings))
         write_bytes(context.work / "datasets" / f"{card.name}.toml", card_text.encode(), context.patience)
-        outcome = run_stage(STAGE, context, plan)
-        _tell(context, folder, card, _other_pictures(listed, pairs))
+        _tell(context, folder, card, _other_pictures(listed, pairs, strays))
         return outcome
 
 
@@ -101,17 +105,17 @@ def _plan(
     folder: StageFolder,
     card: Card,
     rows: list[dict[str, Any]],
-    remarks: list[dict[str, str]],
+    told: str,
     function: Any,
+    closing: Any,
     settings: Any,
 ) -> Plan:
     decided = [STAGE.algorithm, card.model_dump(), settings["index"]]
     shards = shards_of(card.name, rows, lambda piece: json_digest([decided, list(piece)]))
-    last = Shard(card.name, CLOSING_ORDINAL, json_digest([[shard.digest for shard in shards], remarks]))
+    last = Shard(card.name, CLOSING_ORDINAL, json_digest([[shard.digest for shard in shards], told]))
     manifest = folder.manifest()
     kept = [receipt for receipt in (manifest.receipts if manifest else ()) if receipt.dataset != card.name]
-    closing = (last, partial(_remarks_table, folder, card, remarks))
-    return Plan(shards, function, settings, kept, closing)
+    return Plan(shards, function, settings, kept, (last, closing))
 
 
 def _listed_rows(
@@ -155,18 +159,23 @@ def _rest(card: Card) -> str | None:
 
 def _official_splits(card: Card, pairs: Sequence[Pair], root: str) -> tuple[dict[str, str], list[tuple[str, str]]]:
     """Return the split of each photo that a list names, by path, and the names that fit no photo."""
-    paths: dict[str, str] = {}
-    for pair in reversed(pairs):
-        path = pair.photo.path
-        for name in (pair.fields["id"], PurePosixPath(path).name, str(PurePosixPath(path).with_suffix("")), path):
-            paths[normalize("NFC", name)] = path
-    splits, unclaimed = {}, []
+    paths: dict[str, set[str]] = {}
+    for pair in pairs:
+        path = PurePosixPath(pair.photo.path)
+        for name in {pair.fields["id"], path.name, path.stem, str(path.with_suffix(""))}:
+            paths.setdefault(normalize("NFC", name), set()).add(str(path))
+    exact = {normalize("NFC", pair.photo.path): {pair.photo.path} for pair in pairs}
+    splits: dict[str, str] = {}
+    unclaimed = []
     for split, file in card.splits.lists.items():
         for line in _listed_names(root, file):
-            path = paths.get(normalize("NFC", line), "")
-            splits[path] = split
-            if not path:
-                unclaimed.append((line, file))
+            named = normalize("NFC", line)
+            found = exact.get(named) or paths.get(named, set())
+            if len(found) > 1 or any(splits.get(path, split) != split for path in found):
+                what = "fits several photos" if len(found) > 1 else "is on the list of another split too"
+                raise FacadeError(f"{file}: {line!r} {what}; write the photo's whole path, and on one list only.")
+            splits |= dict.fromkeys(found, split)
+            unclaimed += [] if found else [(line, file)]
     return splits, unclaimed
 
 
@@ -175,23 +184,29 @@ def _listed_names(root: str, file: str) -> list[str]:
     address = f"{root.rstrip('/')}/{file}"
     try:
         lines = read_bytes(address).decode("utf-8-sig").splitlines()
-    except (BadInputError, UnicodeDecodeError) as error:
-        raise FacadeError(f"{address}, which the card names under [splits], cannot be read: {error}.") from None
+    except (BadInputError, OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FacadeError(f"{address}, which the card names under [splits], cannot be read: {reason}.") from None
     return [line.strip() for line in lines if line.strip()]
 
 
-def _remarks_table(
-    folder: StageFolder, card: Card, remarks: Sequence[dict[str, str]], receipts: Sequence[Receipt]
+def _closing_tables(
+    folder: StageFolder, card: Card, text: str, remarks: Sequence[dict[str, str]], receipts: Sequence[Receipt]
 ) -> dict[str, pa.Table]:
+    """Return the remarks on the set as a whole, and the card, so that tables and card come into force together."""
     entries = [receipt.tables["images"] for receipt in receipts if "images" in receipt.tables]
-    images = folder.read_files("images", entries, ["image_id", "uri", "sha256"]).to_pylist()
-    first: dict[str, str] = {}
+    images = folder.read_files("images", entries, ["image_id", "uri", "sha256", "split"]).to_pylist()
+    first: dict[str, dict[str, Any]] = {}
     for row in images:
-        first.setdefault(row["sha256"], row["image_id"])
-    same = [row for row in images if first[row["sha256"]] != row["image_id"]]
-    found = [_remark(card, row["uri"], "duplicate", f"the same bytes as {first[row['sha256']]}") for row in same]
-    table = table_from_rows("remarks", [*remarks, *found])
-    return {"remarks": table, "images": table_from_rows("images", [])}
+        first.setdefault(row["sha256"], row)
+    found = [_duplicate(card, row, first[row["sha256"]]) for row in images if first[row["sha256"]] is not row]
+    cards = table_from_rows("cards", [{"dataset": card.name, "text": text}])
+    return {"remarks": table_from_rows("remarks", [*remarks, *found]), "cards": cards}
+
+
+def _duplicate(card: Card, row: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, str]:
+    across = f", but in {row['split']} and not in {first['split']}" if row["split"] != first["split"] else ""
+    return _remark(card, row["uri"], "duplicate", f"the same bytes as {first['image_id']}{across}")
 
 
 def _remark(card: Card, uri: str, kind: str, message: str) -> dict[str, str]:
@@ -209,9 +224,10 @@ def _nothing_found(card: Card, root: str, listed: Sequence[Listed]) -> str:
     return f"no photo in {root} fits {wanted} of the card {card.name}; it has {len(listed)} files{example}."
 
 
-def _other_pictures(listed: Sequence[Listed], pairs: Sequence[Pair]) -> list[str]:
+def _other_pictures(listed: Sequence[Listed], pairs: Sequence[Pair], strays: Sequence[Listed]) -> list[str]:
     """Return the pictures that are neither a photo nor an annotation by the card: a pattern may have missed them."""
     used = {pair.photo.path for pair in pairs} | {pair.annotation.path for pair in pairs if pair.annotation}
+    used |= {stray.path for stray in strays}
     return [entry.path for entry in listed if entry.path not in used and entry.path.lower().endswith(PICTURES)]
 
 

@@ -43,7 +43,7 @@ def components_recipe(card: Card, mask: LabelRuns, bridge: float = 0.0) -> Objec
             lookup[card.names.index(name)] = card.labelled.index(label)
         layer = lookup[values]
         if bridge > 0:
-            occluders = np.isin(values, [card.names.index(name) for name in card.occluders])
+            occluders = (layer < 0) & np.isin(values, [card.names.index(name) for name in card.occluders])
             layer = bridge_gaps(layer, runs, occluders, round(bridge * runs.width))
         regions = find_regions(replace(runs, values=layer).select(layer >= 0))
         found += [(label, _of_value(regions, card.labelled.index(label))) for label in dict.fromkeys(members.values())]
@@ -73,7 +73,7 @@ def epfl_recipe(card: Card, mask: LabelRuns) -> Objects:
 def true_objects(card: Card, boxes: TrueBoxes, width: int, height: int) -> Objects:
     """Return drawn boxes as they are, cut at the image's border; those of no area inside are counted as dropped."""
     limits = np.array([width, height, width, height], np.float64)
-    xyxy = np.clip(boxes.xyxy, 0, limits)
+    xyxy = np.clip(boxes.xyxy, 0, limits).astype(np.float32).astype(np.float64)  # as the table will hold them
     wanted = np.array([label in card.labelled for label in boxes.labels], np.bool_)
     inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
     dropped = [label for label, keep in zip(boxes.labels, wanted & ~inside, strict=True) if keep]

@@ -53,6 +53,19 @@ SCHEMAS: dict[str, pa.Schema] = {
         {"image_id": STRING, "boxes": INT, "dropped": pa.map_(STRING, INT), "unknown_share": FLOAT},
         {},
     ),
+    # Sums of whole numbers: tables of parts add up to the table of the whole.
+    "shapes": _schema(
+        "shapes",
+        "1.0",
+        {"dataset": STRING, "split": STRING, "label": STRING, "measure": STRING, "bin": INT, "count": pa.int64()},
+        {},
+    ),
+    "findings": _schema(
+        "findings",
+        "1.0",
+        {"dataset": STRING, "kind": STRING, "label": STRING, "count": pa.int64(), "share": FLOAT, "message": STRING},
+        {"example": STRING},
+    ),
     "photos": _schema(
         "photos",
         "1.0",
@@ -67,6 +80,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         {"probability": FLOAT},
     ),
     "remarks": _schema("remarks", "1.0", {"dataset": STRING, "uri": STRING, "kind": STRING, "message": STRING}, {}),
+    "cards": _schema("cards", "1.0", {"dataset": STRING, "text": STRING}, {}),
     "rejected": _schema(
         "rejected", "1.0", {"image_id": STRING, "uri": STRING, "stage": STRING, "error": STRING, "message": STRING}, {}
     ),

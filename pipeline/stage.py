@@ -19,7 +19,7 @@ from pipeline.isolation import RowsFunction, work_alone
 from pipeline.parallel import Workers, map_shards
 from pipeline.progress import Progress
 from pipeline.schemas import VOLATILE, table_from_rows
-from pipeline.store import Manifest, Receipt, Shard, StageFolder
+from pipeline.store import STAGED, Manifest, Receipt, Shard, StageFolder
 from pipeline.tracking import Run, open_run
 
 __all__ = ["Context", "Outcome", "Plan", "Stage", "rejected_row", "rows_of", "run_stage", "shards_of", "work_rows"]
@@ -36,13 +36,13 @@ class Stage:
         name: the stage's one word.
         algorithm: raised whenever the same inputs would give other rows.
         rows_out: how many input rows a shard's tables account for, besides the rejected ones.
-        primary: the table whose rows are counted as added, removed and modified.
+        primary: the table whose rows are counted as added, removed and modified, if it has a key.
     """
 
     name: str
     algorithm: int
     rows_out: Callable[[Mapping[str, pa.Table]], int]
-    primary: str
+    primary: str | None
 
 
 def rows_of(table: str) -> Callable[[Mapping[str, pa.Table]], int]:
@@ -155,6 +155,7 @@ class _StageRun:
     def run(self) -> Outcome:
         finished = self.folder.finished()
         if self._nothing_to_do(finished) and self.before is not None:
+            self.folder.sweep(self.before)
             return self._outcome(self.before, 0, (0, 0, 0))
         with open_run(self.stage.name, self.context.tracking) as run:
             run.log_settings(self.plan.settings)
@@ -191,7 +192,7 @@ class _StageRun:
             raise FacadeError(
                 f"{self.stage.name}: {rejected} of {rows_in} images were rejected ({share}): "
                 f"{self._reasons(receipts)}; mend them or raise --max-rejected "
-                f"(each is a row in {self.folder.path / 'rejected'})."
+                f"(each is a row in {self.folder.path / STAGED / 'rejected'})."
             )
 
     def _reasons(self, receipts: Sequence[Receipt], most: int = 3) -> str:
@@ -225,7 +226,8 @@ class _StageRun:
 
     def _changes(self, manifest: Manifest) -> tuple[int, int, int]:
         """Return how many primary rows were added, removed and modified, reading only shards that differ."""
-        name = self.stage.primary
+        if (name := self.stage.primary) is None:
+            return 0, 0, 0
         before = {entry.content: entry for entry in (self.before.files(name) if self.before else ())}
         after = {entry.content: entry for entry in manifest.files(name)}
         old = self._rows_by_key(name, [entry for content, entry in before.items() if content not in after])

@@ -1,7 +1,8 @@
 """A stage's folder: Parquet shards, receipts of finished shards, and the manifest that says which files count.
 
-A shard's tables are written first and its receipt last; a shard with a receipt is finished and is never redone. The
-manifest replaces the receipts when the stage completes, and whatever it does not list is deleted.
+A shard's tables are written first, to one side, and its receipt last; a shard with a receipt is finished and is not
+done again. When the stage completes, its files move into the tables' folders, the manifest replaces the receipts, and
+whatever it does not list is deleted.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from pipeline.errors import FacadeError
 from pipeline.files import TEMPORARY, is_passing, json_digest, write_bytes
 from pipeline.schemas import check_schema, conform, content_digest, empty_table
 
-__all__ = ["Manifest", "Receipt", "Shard", "StageFolder", "StoreConfig", "TableFile"]
+__all__ = ["STAGED", "Manifest", "Receipt", "Shard", "StageFolder", "StoreConfig", "TableFile"]
 
 MANIFEST = "_manifest.json"
 MANIFEST_FORMAT = 1
 KEPT_MANIFESTS = 5
+STAGED = "_staged"  # until the manifest lists them, files lie where no reader of the table's folder looks
 
 
 class StoreConfig(Settings):
@@ -128,7 +130,7 @@ class Manifest:
         return (json.dumps({**head, **body}, indent=1) + "\n").encode()
 
     @classmethod
-    def from_json(cls, text: str, where: Path) -> Manifest:
+    def from_json(cls, text: bytes, where: Path) -> Manifest:
         """Return the manifest in a file's text."""
         try:
             value = json.loads(text)
@@ -156,15 +158,24 @@ class StageFolder:
     def manifest(self) -> Manifest | None:
         """Return the manifest in force, or None before the stage has completed once."""
         path = self.path / MANIFEST
-        return Manifest.from_json(path.read_text(encoding="utf-8"), path) if path.exists() else None
+        return Manifest.from_json(path.read_bytes(), path) if path.exists() else None
+
+    def require_manifest(self) -> Manifest:
+        """Return the manifest in force, or say what to run first."""
+        if (manifest := self.manifest()) is None:
+            raise FacadeError(f"{self.work} has no finished {self.stage}; run `facade {self.stage}` on it first.")
+        return manifest
 
     def finished(self) -> dict[str, Receipt]:
         """Return the receipts of all finished shards by key: the manifest's and those of a run cut short."""
         manifest = self.manifest()
         receipts = {receipt.key: receipt for receipt in (manifest.receipts if manifest else ())}
         for path in sorted((self.path / "_receipts").glob("*.json")):
-            receipt = Receipt.from_json(json.loads(path.read_text(encoding="utf-8")))
-            receipts[receipt.key] = receipt
+            with contextlib.suppress(
+                ValueError, KeyError, TypeError, AttributeError
+            ):  # damaged: its shard is done again
+                receipt = Receipt.from_json(json.loads(path.read_bytes()))
+                receipts[receipt.key] = receipt
         return {key: receipt for key, receipt in receipts.items() if self._is_there(receipt)}
 
     def write_shard(self, shard: Shard, tables: Mapping[str, pa.Table], rows_out: int) -> Receipt:
@@ -181,7 +192,12 @@ class StageFolder:
         return receipt
 
     def commit(self, manifest: Manifest) -> None:
-        """Put the manifest in force, keep the last few, and delete every file that it does not list."""
+        """Put the manifest and its files in force, keep the last few, and delete every file that it does not list."""
+        listed = {entry.file for receipt in manifest.receipts for entry in receipt.tables.values()}
+        for file in sorted(listed):
+            if (staged := self.path / STAGED / file).exists():
+                (self.path / file).parent.mkdir(parents=True, exist_ok=True)
+                staged.replace(self.path / file)
         data = manifest.to_json()
         write_bytes(self.path / MANIFEST, data, self.patience)
         history = self.path / "_history"
@@ -189,14 +205,11 @@ class StageFolder:
         write_bytes(history / f"{max(numbers, default=0) + 1:06d}.json", data, self.patience)
         for path in sorted(history.glob("*.json"))[:-KEPT_MANIFESTS]:
             path.unlink()
-        self._sweep({entry.file for receipt in manifest.receipts for entry in receipt.tables.values()})
+        self.sweep(manifest)
 
     def read(self, table: str, dataset: str | None = None, columns: list[str] | None = None) -> pa.Table:
         """Return a table, of one dataset or all, from the files that the manifest lists."""
-        manifest = self.manifest()
-        if manifest is None:
-            raise FacadeError(f"{self.work} has no finished {self.stage}; run `facade {self.stage}` on it first.")
-        return self.read_files(table, manifest.files(table, dataset), columns)
+        return self.read_files(table, self.require_manifest().files(table, dataset), columns)
 
     def read_files(self, table: str, entries: Iterable[TableFile], columns: list[str] | None = None) -> pa.Table:
         """Return the rows of some files of one table."""
@@ -205,13 +218,12 @@ class StageFolder:
         return whole.select(columns) if columns else whole
 
     def _read_file(self, table: str, entry: TableFile) -> pa.Table:
-        path = self.path / entry.file
+        path = self._locate(entry)
         try:
             found = pq.ParquetFile(path).read()
         except (OSError, pa.ArrowInvalid) as error:
-            raise FacadeError(
-                f"cannot read {path}: {error}; run `facade {self.stage}` again to make it anew."
-            ) from error
+            advice = f"delete it and run `facade {self.stage}` again, which makes it anew"
+            raise FacadeError(f"cannot read {path}: {str(error).splitlines()[0]}; {advice}.") from error
         check_schema(found.schema, table, str(path))
         return conform(found, table)
 
@@ -221,21 +233,26 @@ class StageFolder:
         data = buffer.getvalue()
         sha256 = hashlib.sha256(data).hexdigest()
         file = f"{name}/{key}-{sha256[:8]}.parquet"  # a shard done again must not change a file that still counts
-        write_bytes(self.path / file, data, self.patience)
+        write_bytes(self.path / STAGED / file, data, self.patience)
         content = content_digest(pq.read_table(io.BytesIO(data)))  # as a reader will see it
         return TableFile(file, len(table), len(data), sha256, content)
 
     def _is_there(self, receipt: Receipt) -> bool:
         if receipt.passing:
             return False
-        paths = [(self.path / entry.file, entry.bytes) for entry in receipt.tables.values()]
+        paths = [(self._locate(entry), entry.bytes) for entry in receipt.tables.values()]
         return all(path.is_file() and path.stat().st_size == size for path, size in paths)
 
-    def _sweep(self, listed: set[str]) -> None:
-        """Delete shards and receipts that no longer count, and what killed writers left behind."""
-        for path in self.path.rglob("*"):
+    def sweep(self, manifest: Manifest) -> None:
+        """Delete shards and receipts that do not count, and what killed writers left behind."""
+        listed = {entry.file for receipt in manifest.receipts for entry in receipt.tables.values()}
+        for path in [path for path in self.path.rglob("*") if path.is_file()]:
             name = path.relative_to(self.path).as_posix()
             shard_like = re.fullmatch(r"[a-z]+/[^/]+\.parquet", name) and name not in listed
-            if shard_like or name.startswith("_receipts/") or name.endswith(TEMPORARY):
-                with contextlib.suppress(FileNotFoundError):
-                    path.unlink()
+            if shard_like or name.startswith(("_receipts/", f"{STAGED}/")) or name.endswith(TEMPORARY):
+                path.unlink(missing_ok=True)
+
+    def _locate(self, entry: TableFile) -> Path:
+        """Return where a file is: in its table's folder, or not yet."""
+        path = self.path / entry.file
+        return path if path.exists() else self.path / STAGED / entry.file

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,6 +29,7 @@ OFF = "off"
 PACKAGES = ("facade-ssd", "dask", "mlflow", "numpy", "pillow", "pyarrow")
 # What MLflow takes: longer values are cut, more at once are refused.
 VALUE_LENGTH, BATCH = 6000, 100
+NAME = re.compile(r"[\w-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def _told(before: str = "") -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
         reason = str(error).strip().splitlines()[0][:200]
-        advice = "start its server or mend its address, or give --tracking off"
+        advice = "look after its server and its address, or give --tracking off"
         raise FacadeError(f"{before}MLflow does not take this run ({reason}); {advice}.") from None
 
 
@@ -135,10 +137,10 @@ def _commit() -> str | None:
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings as one level of dotted names."""
+    """Return nested settings as one level of dotted names; a mapping whose keys are no names stays one value."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and all(NAME.fullmatch(inner) for inner in value):
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value

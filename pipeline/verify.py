@@ -50,9 +50,9 @@ def _problems(folder: StageFolder, receipt: Receipt) -> Iterator[str]:
     for name, entry in receipt.tables.items():
         path = folder.path / entry.file
         if not path.is_file():
-            yield f"{path} is missing"
+            yield f"{path} is missing; run `facade {folder.stage}` again"
         elif hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
-            yield f"{path} is not the file that was written: its sha256 differs"
+            yield f"{path} is not the file that was written; delete it and run `facade {folder.stage}` again"
         else:
             yield from _table_problems(path, name, entry)
 

@@ -89,3 +89,36 @@ def test_terminating_a_command_is_told_and_resumable(command: Callable, tmp_path
     assert process.returncode == 130
     assert "goes on from here" in json.loads(out)["error"]
     assert "Traceback" not in err
+
+
+def test_without_a_command_there_is_the_help(command: Callable) -> None:
+    import subprocess
+
+    done = subprocess.run(command(), capture_output=True, text=True, check=True)
+    assert "Usage: facade" in done.stdout
+    assert "error" not in done.stdout
+
+
+def test_a_mistyped_work_folder_is_not_made(facade: Callable, tmp_path: Path) -> None:
+    assert facade("extract", "--work", "typo").code == 1
+    assert not (tmp_path / "typo").exists()
+
+
+@pytest.mark.parametrize("pause", [0.7, 1.6, 2.4, 3.2])
+def test_an_interrupt_is_one_sentence_at_any_moment(
+    command: Callable, drawn: Path, tmp_path: Path, cards, pause: float
+) -> None:
+    import json
+    import signal
+    import subprocess
+
+    (tmp_path / "card.toml").write_text(cards[0])
+    arguments = command("index", "--card", "card.toml", "--root", drawn, "--work", "w", "--tracking", "off")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(arguments, **pipes, text=True, cwd=tmp_path, start_new_session=True) as process:
+        time.sleep(pause)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert process.returncode in {0, 130}
+    assert "Traceback" not in err, err
+    assert ("error" in json.loads(out)) == (process.returncode == 130)

@@ -52,6 +52,8 @@ def test_a_short_gap_behind_an_occluder_is_closed_and_a_long_or_free_one_is_not(
     row = [wall, wall, post, wall, post, post, post, wall, sky, wall, post, sky]
     runs = runs_of(np.array([row], np.uint8))
     closed = bridge_gaps(runs.values, runs, runs.values == post, most=2)
+    negative = runs.values.astype(int) - 9
+    assert (bridge_gaps(negative, runs, runs.values == post, most=9) == negative).all()
     filled = np.repeat(closed, runs.lengths).tolist()
     assert filled == [wall, wall, wall, wall, post, post, post, wall, sky, wall, post, sky]
 

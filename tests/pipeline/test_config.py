@@ -43,7 +43,17 @@ def test_a_wrong_assignment_is_one_sentence(assignment: str, word: str) -> None:
 )
 def test_a_wrong_value_is_one_sentence(assignment: str, word: str) -> None:
     with pytest.raises(UsageError, match=word):
-        resolve(ExtractConfig, load_tables(None, [assignment]), "extract")
+        load_tables(None, [assignment])
+
+
+def test_a_typo_in_another_stages_table_is_told_too() -> None:
+    with pytest.raises(UsageError, match="unknown key 'nonsense'"):
+        load_tables(None, ["index.nonsense=3"])
+
+
+def test_a_mark_at_the_start_of_a_file_is_no_matter(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text("\ufeff[extract]\ndrawings = 3\n", encoding="utf-8")
+    assert load_tables(tmp_path / "settings.toml", []) == {"extract": {"drawings": 3}}
 
 
 @pytest.mark.parametrize(("text", "word"), [("[extract", "not valid TOML"), ("extract = 3", "single value")])

@@ -91,6 +91,14 @@ def test_all_shipped_cards_are_valid() -> None:
         ({"splits": {"shares": [0.5, 0.5, 0.5]}}, "must sum to 1"),
         ({"group": "("}, "not a regular expression"),
         ({"group": "abc"}, "exactly one"),
+        ({"images": "{my-town}/{id}.jpg"}, "named in letters, digits and _"),
+        ({"images": "./photos/{id}.jpg"}, "begins with a name"),
+        ({"annotations": "{town}/{id}.png"}, "has a field that no pattern of images has"),
+        ({"labelled": ["building", "building"]}, "names a class twice"),
+        ({"kind": "colour_mask", "legend": {"#80000": "building", "0,0,0": "window"}}, "'#80000' is not a colour"),
+        ({"kind": "colour_mask", "legend": {"#800000": "building", "128,0,0": "window"}}, "two names"),
+        ({"splits": {"tarin": "x"}}, "unknown key 'splits.tarin'"),
+        ({"splits": {"shares": [0.7, 0.3]}}, r"splits\.shares\.2: Field required"),
         ({"colour": 3}, "unknown key 'colour'"),
         ({"kind": "png"}, "kind: Input should be"),
     ],
@@ -102,6 +110,7 @@ def test_a_wrong_card_is_one_sentence(changes: dict[str, Any], word: str) -> Non
     with pytest.raises(UsageError, match=word) as caught:
         card_of(text, "my.toml")
     assert "my.toml" in str(caught.value)
+    assert "the whole" not in str(caught.value)
     assert json.dumps(str(caught.value)).count("\\n") == 0
 
 

@@ -90,7 +90,7 @@ def test_pictures_show_the_boxes(workplace: Callable, drawn: Path, cards: tuple[
     folder = work.context.work / "extract/drawings"
     assert len(list((folder / "drawn").glob("*.jpg"))) == 3
     (row,) = [row for row in work.rows("extract", "boxes") if row["label"] == "building"][:1]
-    with Image.open(folder / "drawn" / f"photos__{Path(row['image_id']).stem}.jpg") as image:
+    with Image.open(folder / "drawn" / f"00_{Path(row['image_id']).stem}.jpg") as image:
         picture = np.asarray(image).astype(int)
     edge = picture[round(row["ymax"]) - 1, round(row["xmin"]) : round(row["xmax"])]
     assert np.median(np.abs(edge - [255, 214, 10]).sum(1)) < 90
@@ -169,3 +169,56 @@ def test_the_template_itself_works_on_what_it_describes(workplace: Callable, dra
     work.index(tmp_path / "set", name="template")
     work.extract()
     assert {row["label"] for row in work.rows("extract", "boxes")} >= {"building", "window"}
+
+
+def test_labels_that_were_away_are_read_when_they_are_back(workplace: Callable, drawn_copy: Path, cards) -> None:
+    work = workplace()
+    work.index(drawn_copy, cards[0])
+    (drawn_copy / "masks").rename(drawn_copy / "away")
+    with pytest.raises(FacadeError, match="10 x No such file or directory"):
+        work.extract()
+    (drawn_copy / "away").rename(drawn_copy / "masks")
+    assert (work.extract().rows_out, len(work.rows("extract", "extracts"))) == (10, 10)
+
+
+def test_a_label_that_changed_since_it_was_indexed_is_not_taken(workplace: Callable, drawn_copy: Path, cards) -> None:
+    work = workplace(max_rejected=0.2)
+    work.index(drawn_copy, cards[1])
+    (drawn_copy / "boxes/facade_00002.txt").write_text("0 .5 .5 .5 .5\n")
+    assert work.extract().rejected == 1
+    assert "changed since it was indexed; run `facade index` again" in work.rows("extract", "rejected")[0]["message"]
+    work.index(drawn_copy, cards[1])
+    assert work.extract().rejected == 0
+
+
+def test_a_failed_run_leaves_what_readers_see(workplace: Callable, drawn_copy: Path, cards: tuple[str, str]) -> None:
+    import pandas as pd
+
+    work = workplace()
+    work.index(drawn_copy, cards[0])
+    work.extract()
+    before = pd.read_parquet(work.context.work / "extract/boxes")
+    (drawn_copy / "masks/facade_00001.png").write_bytes(b"")
+    work.index(drawn_copy, cards[0])
+    with pytest.raises(FacadeError, match="1 of 10 images"):
+        work.extract()
+    assert pd.read_parquet(work.context.work / "extract/boxes").equals(before)
+
+
+def test_drawings_follow_the_setting(workplace: Callable, drawn: Path, cards: tuple[str, str]) -> None:
+    work = workplace()
+    work.index(drawn, cards[0])
+    for count in (5, 2, 4):
+        work.extract(drawings=count)
+        assert len(list((work.context.work / "extract/drawings/drawn").iterdir())) == count
+
+
+def test_long_names_in_any_alphabet_are_drawn(workplace: Callable, drawn_copy: Path, cards: tuple[str, str]) -> None:
+    for folder, suffix in (("photos", "jpg"), ("masks", "png")):
+        place = drawn_copy / folder / ("東京" * 20)
+        place.mkdir()
+        shutil.copy(drawn_copy / folder / f"facade_00000.{suffix}", place / f"{'建物' * 35}.{suffix}")
+    work = workplace()
+    work.index(drawn_copy, cards[0])
+    assert work.extract(drawings=20).rows_out == 11
+    assert len(list((work.context.work / "extract/drawings/drawn").iterdir())) == 11

@@ -103,7 +103,7 @@ def test_a_killed_command_goes_on_where_it_was(command: Callable, indexed: Path,
     assert not (indexed / "extract/_manifest.json").exists()
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert alive == []
-    (indexed / "extract/boxes/.left.parquet.1.part").write_bytes(b"by a killed writer")
+    (indexed / "extract/_staged/boxes/.left.parquet.1.part").write_bytes(b"by a killed writer")
     again = subprocess.run(extract_command(command, indexed), capture_output=True, text=True, check=True)
     assert "shards were finished before" in again.stderr
     assert tables(indexed) == expected

@@ -25,11 +25,13 @@ def test_a_plain_photo_is_itself() -> None:
     assert (decode_photo(encoded(Image.fromarray(SCENE))) == SCENE).all()
 
 
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_all_orientations_come_out_upright(orientation: int) -> None:
+def test_all_orientations_come_out_upright(orientation: int, form: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encoded(Image.fromarray(SCENE), exif=exif)
+    lossless = {"lossless": True} if form == "WEBP" else {}
+    data = encoded(Image.fromarray(SCENE), form, exif=exif, **lossless)
     upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
     assert (decode_photo(data) == upright).all()
     facts = inspect_photo(data)

@@ -189,3 +189,50 @@ def test_pictures_that_no_pattern_takes_are_told(workplace: Callable, drawn_copy
     work = workplace()
     work.index(drawn_copy, card_text())
     assert any("pictures fit no pattern of the card, for example masks/" in line for line in work.said)
+
+
+def test_a_list_line_that_fits_several_photos_is_one_sentence(workplace: Callable, drawn_copy: Path) -> None:
+    for town in ("bern", "chur"):
+        (drawn_copy / "photos" / town).mkdir()
+        shutil.copy(drawn_copy / "photos/facade_00000.jpg", drawn_copy / "photos" / town / "1.jpg")
+    (drawn_copy / "test.txt").write_text("1.jpg\n")
+    with pytest.raises(FacadeError, match=r"test\.txt: '1\.jpg' fits several photos; write the photo's whole path"):
+        workplace().index(drawn_copy, card_text('missing = "empty"\n', '[splits]\ntest = "test.txt"\n'))
+
+
+def test_a_photo_on_two_lists_is_one_sentence(workplace: Callable, drawn_copy: Path) -> None:
+    for name in ("train", "test"):
+        (drawn_copy / f"{name}.txt").write_text("facade_00003.jpg\n")
+    with pytest.raises(FacadeError, match="is on the list of another split too"):
+        workplace().index(drawn_copy, card_text(below='[splits]\ntrain = "train.txt"\ntest = "test.txt"\n'))
+
+
+def test_a_failed_index_changes_nothing(workplace: Callable, drawn_copy: Path, cards: tuple[str, str]) -> None:
+    work = workplace()
+    work.index(drawn_copy, cards[0])
+    work.extract()
+    wrong = cards[0].replace('labelled = ["building", "window", "door"]', 'labelled = ["window"]')
+    wrong = wrong.replace("masks/", "nowhere/").split("[unions]")[0].replace("occluders", "# occluders")
+    with pytest.raises(FacadeError, match="10 of 10 images were rejected"):
+        work.index(drawn_copy, wrong)
+    assert work.extract().changed is False
+    assert len(list((work.context.work / "index/images").iterdir())) == 1
+    assert work.index(drawn_copy, cards[0]).changed is False
+    assert not [path for path in (work.context.work / "index").rglob("*") if path.parent.name == "_receipts"]
+
+
+def test_a_work_folder_inside_the_dataset_is_no_part_of_it(workplace: Callable, drawn_copy: Path) -> None:
+    text = card_text('missing = "empty"\n').replace('["photos/{id}.jpg", "photos/{id}.png"]', '"{id}.jpg"')
+    work = workplace("copy/work")
+    for _ in range(2):
+        assert work.index(drawn_copy, text).rows_in == 10
+        work.extract(drawings=3)
+
+
+def test_a_link_to_nothing_is_rejected_once_and_for_all(workplace: Callable, drawn_copy: Path, cards) -> None:
+    (drawn_copy / "photos/facade_00002.jpg").unlink()
+    (drawn_copy / "photos/facade_00002.jpg").symlink_to("nowhere.jpg")
+    work = workplace(max_rejected=0.2)
+    assert work.index(drawn_copy, cards[0]).rejected == 1
+    assert "a link to nothing" in work.rows("index", "rejected")[0]["message"]
+    assert work.index(drawn_copy, cards[0]).per_second == 0

@@ -84,6 +84,15 @@ def test_bridging_is_off_by_default_and_joins_what_a_tree_parts() -> None:
     assert joined.xyxy[0].tolist() == [10, 10, 70, 50]
 
 
+def test_bridging_leaves_labelled_objects_alone() -> None:
+    both = card(labelled=["building", "tree"], unions={})
+    codes = HOUSE.copy()
+    codes[:, 33:36] = 4
+    codes[:5] = 0
+    found = components_recipe(both, mask(both, codes), bridge=0.05)
+    assert found.labels.count("tree") == 1
+
+
 def epfl_by_opencv(of: Card, codes: np.ndarray) -> list[tuple[str, tuple[int, ...]]]:
     """The report's recipe as it would be written with OpenCV."""
     import cv2

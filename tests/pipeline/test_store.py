@@ -52,9 +52,27 @@ def test_a_lost_row_is_an_error(folder: StageFolder) -> None:
 
 def test_a_shard_whose_file_is_gone_or_cut_is_not_finished(folder: StageFolder) -> None:
     receipt = folder.write_shard(shard(0, "ab"), table("a", "b"), 2)
+    folder.commit(Manifest("extract", (receipt,)))
     path = folder.path / receipt.tables["extracts"].file
     path.write_bytes(path.read_bytes()[:-1])
     assert folder.finished() == {}
+    with pytest.raises(FacadeError, match=r"cannot read .*; delete it and run `facade extract` again"):
+        folder.read("extracts")
+
+
+@pytest.mark.parametrize("text", ['{"key": "set', "[]", "3", "\xff"])
+def test_a_damaged_receipt_is_as_good_as_none(folder: StageFolder, text: str) -> None:
+    receipt = folder.write_shard(shard(0, "ab"), table("a", "b"), 2)
+    (folder.path / "_receipts" / f"{receipt.key}.json").write_bytes(text.encode("latin-1"))
+    assert folder.finished() == {}
+
+
+def test_what_is_not_in_force_is_not_where_readers_look(folder: StageFolder) -> None:
+    old = folder.write_shard(shard(0, "ab"), table("a", "b"), 2)
+    folder.commit(Manifest("extract", (old,)))
+    folder.write_shard(shard(0, "cd"), table("a", "c"), 2)
+    assert files(folder)[0].startswith("_history")
+    assert [path.name for path in (folder.path / "extracts").iterdir()] == [Path(old.tables["extracts"].file).name]
 
 
 @pytest.mark.parametrize(("error", "again"), [("PermissionError", True), ("BadInput", False)])

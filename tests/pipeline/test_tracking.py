@@ -19,6 +19,8 @@ def test_off_is_off() -> None:
 
 def test_settings_are_flat() -> None:
     assert flatten({"a": {"b": 1, "c": {"d": [2]}}, "e": None}) == {"a.b": 1, "a.c.d": [2], "e": None}
+    legend = {"0,0,0": "sky", "*": "other"}
+    assert flatten({"card": {"legend": legend}}) == {"card.legend": legend}
 
 
 def test_a_server_that_is_away_is_one_sentence() -> None:
