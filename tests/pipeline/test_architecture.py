@@ -15,6 +15,7 @@ ONLY_IN = {
     "pickle": set(),
     "xml": set(),
 }
+SSD_NEEDS = {"numpy", "safetensors", "torch", "torchvision"}
 NEVER = {"ssd": {"pipeline", "dags"}, "pipeline": {"dags", "tests"}, "dags": {"pipeline", "ssd", "tests"}}
 
 
@@ -41,6 +42,13 @@ def test_the_files_were_found() -> None:
 def test_the_command_line_imports_nothing_heavy_at_its_top() -> None:
     light = {"annotations", "__future__", "pipeline", "typer", *sys.stdlib_module_names}
     assert imports(ROOT / "pipeline/cli.py", top_only=True) <= light
+
+
+def test_the_detector_needs_four_packages_and_nothing_else() -> None:
+    paths = [path for path in FILES if path.relative_to(ROOT).parts[0] == "ssd"]
+    assert paths
+    for path in paths:
+        assert imports(path) <= {"__future__", "ssd", *SSD_NEEDS, *sys.stdlib_module_names}, path
 
 
 def test_only_the_command_line_prints() -> None:

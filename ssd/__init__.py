@@ -1,0 +1,36 @@
+"""The detector: boxes, priors, and what else an SSD is made of. It knows nothing of datasets and tables.
+
+Shapes in docstrings are written with fixed letters:
+
+    B   images of a batch
+    P   priors
+    G   ground truths of an image
+    N   detections of an image
+    C   classes; 0 is background
+    H   height in pixels
+    W   width in pixels
+
+A bare `boxes` is xyxy in pixels, half-open; any other format is in the name.
+"""
+
+from __future__ import annotations
+
+from ssd.boxes import area_xyxy, clip_xyxy, cxcywh_to_xyxy, iou_xyxy, xyxy_to_cxcywh
+from ssd.presets import PRESETS, paper_formula, preset, shapes_at, with_inverses
+from ssd.priors import PriorMap, PriorSpec, bounded
+
+__all__ = [
+    "PRESETS",
+    "PriorMap",
+    "PriorSpec",
+    "area_xyxy",
+    "bounded",
+    "clip_xyxy",
+    "cxcywh_to_xyxy",
+    "iou_xyxy",
+    "paper_formula",
+    "preset",
+    "shapes_at",
+    "with_inverses",
+    "xyxy_to_cxcywh",
+]

@@ -1,0 +1,42 @@
+"""Boxes as tensors: formats, areas, overlap. Pixels, half-open: a box from 2 to 5 is 3 wide."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torchvision.ops import box_convert, box_iou, clip_boxes_to_image
+
+__all__ = ["area_xyxy", "clip_xyxy", "cxcywh_to_xyxy", "iou_xyxy", "xyxy_to_cxcywh"]
+
+
+def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
+    """Return centres and sizes (..., 4) of corners (..., 4)."""
+    cxcywh: Tensor = box_convert(boxes, "xyxy", "cxcywh")
+    return cxcywh
+
+
+def cxcywh_to_xyxy(cxcywh: Tensor) -> Tensor:
+    """Return corners (..., 4) of centres and sizes (..., 4)."""
+    boxes: Tensor = box_convert(cxcywh, "cxcywh", "xyxy")
+    return boxes
+
+
+def area_xyxy(boxes: Tensor) -> Tensor:
+    """Return the areas (...) of boxes (..., 4); a box whose end lies before its start has none."""
+    sizes = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
+    return sizes[..., 0] * sizes[..., 1]
+
+
+def clip_xyxy(boxes: Tensor, height: float, width: float) -> Tensor:
+    """Return the part of boxes (..., 4) inside an image of H x W; a box outside it is left without area."""
+    clipped: Tensor = clip_boxes_to_image(boxes, (height, width))
+    return clipped
+
+
+def iou_xyxy(first: Tensor, second: Tensor) -> Tensor:
+    """Return the intersection over union (N, G) of boxes (N, 4) with boxes (G, 4).
+
+    A box without area overlaps nothing, itself included, where torchvision divides zero by zero. A coordinate that is
+    not a number still shows as NaN: it is a fault of whoever made the box.
+    """
+    iou: Tensor = box_iou(first, second)
+    return iou.masked_fill((area_xyxy(first) == 0)[:, None] | (area_xyxy(second) == 0), 0.0)
