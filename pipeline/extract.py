@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.annotations import LabelRuns, read_annotation
+from pipeline.annotations import LabelRuns, annotation_bytes, read_annotation
 from pipeline.config import Settings
 from pipeline.dataset import Card, card_of
 from pipeline.drawing import draw_samples
 from pipeline.errors import FacadeError
-from pipeline.files import json_digest, read_bytes
+from pipeline.files import json_digest
 from pipeline.lock import locked
 from pipeline.recipes import Objects, components_recipe, epfl_recipe, mark_suspects, true_objects
 from pipeline.schemas import SCHEMAS, empty_table, table_from_rows
@@ -29,7 +29,7 @@ from pipeline.store import Receipt, StageFolder
 
 __all__ = ["STAGE", "ExtractConfig", "run"]
 
-STAGE = Stage("extract", algorithm=1, per_row="extracts", primary="boxes")
+STAGE = Stage("extract", algorithm=2, per_row="extracts", primary="boxes")
 # Of an `images` row, what decides the boxes; where the photo lies and when it was touched does not.
 DECISIVE = ("image_id", "width", "height", "orientation", "annotation_sha256")
 
@@ -64,8 +64,8 @@ def boxes_table(row: Mapping[str, Any], objects: Objects, kind: str, recipe: str
         "label": list(objects.labels),
         **{name: xyxy[:, axis] for axis, name in enumerate(("xmin", "ymin", "xmax", "ymax"))},
         "truncated": truncated,
-        "difficult": [False] * count,
-        "ignore": [False] * count,
+        "difficult": objects.difficult,
+        "ignore": objects.ignore,
         "source": [kind] * count,
         "recipe": [recipe] * count,
         "area_px": [area if area >= 0 else None for area in objects.areas.tolist()],
@@ -81,7 +81,7 @@ def extract_image(
     card = cards[row["dataset"]]
     if row["annotation_uri"] is None:
         return empty_table("boxes"), _extract_row(row, 0, {}, 0.0)
-    objects, unknown, recipe = objects_of(card, config, row, read_bytes(row["annotation_uri"]))
+    objects, unknown, recipe = objects_of(card, config, row, annotation_bytes(row["annotation_uri"]))
     boxes = boxes_table(row, objects, card.kind, recipe)
     return boxes, _extract_row(row, len(boxes), objects.dropped, unknown)
 
