@@ -20,18 +20,30 @@ from pipeline.config import Settings, one_sentence, parse_toml, read_text
 from pipeline.errors import UsageError
 from pipeline.files import Listed
 
-__all__ = ["Card", "Minimum", "Pair", "card_named", "card_of", "known_cards", "pair_up"]
+__all__ = [
+    "Card",
+    "Minimum",
+    "Pair",
+    "PairingKey",
+    "card_named",
+    "card_of",
+    "file_matches",
+    "known_cards",
+    "pair_up",
+    "pairing_key",
+    "shared_fields",
+]
 
-Kind = Literal["colour_mask", "index_mask", "cmp_xml", "yolo"]
+Kind = Literal["colour_mask", "index_mask", "cmp_xml", "voc", "yolo", "labelme", "coco"]
 MASKS = {"colour_mask", "index_mask"}
+# Of these kinds one file holds the annotations of many photos.
+SETS = {"coco"}
 REST = "*"
 SPLITS = ("train", "val", "test")
 SHARES = (0.7, 0.15, 0.15)
 
 
 def _is_pattern(text: str) -> str:
-    if "{id}" not in text:
-        raise ValueError("a pattern needs the field {id}, for example 'images/{id}.jpg'")
     if any(not re.fullmatch(r"[A-Za-z_]\w*", field) for field in re.findall(r"{([^}]*)}", text)):
         raise ValueError("a {field} is named in letters, digits and _")
     if text.startswith("./") or "\\" in text:
@@ -41,7 +53,14 @@ def _is_pattern(text: str) -> str:
     return text
 
 
+def _has_id(text: str) -> str:
+    if "{id}" not in text:
+        raise ValueError("a pattern needs the field {id}, for example 'images/{id}.jpg'")
+    return text
+
+
 Pattern = Annotated[str, AfterValidator(_is_pattern)]
+PairingKey = tuple[tuple[str, str], ...]
 
 
 class Minimum(Settings):
@@ -83,7 +102,7 @@ class Card(Settings):
     licence: str
     citation: str = ""
     kind: Kind
-    images: Annotated[list[Pattern], Field(min_length=1)]
+    images: Annotated[list[Annotated[Pattern, AfterValidator(_has_id)]], Field(min_length=1)]
     annotations: Annotated[list[Pattern], Field(min_length=1)]
     legend: Annotated[dict[str, str], Field(min_length=1)]
     labelled: Annotated[list[str], Field(min_length=1)]
@@ -115,10 +134,21 @@ class Card(Settings):
         return value
 
     @model_validator(mode="after")
+    def _annotations_fit_the_kind(self) -> Card:
+        for pattern in self.annotations:
+            if self.kind not in SETS:
+                _has_id(pattern)
+            elif "{id}" in pattern or not pattern.lower().endswith(".json"):
+                raise ValueError(
+                    f"of the kind {self.kind} one .json holds many photos: {pattern!r} has {{id}} or no .json"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _names_are_known(self) -> Card:
         fields = [set(re.findall(r"{(\w+)}", pattern)) for pattern in self.images]
         for pattern in self.annotations:
-            if not any(set(re.findall(r"{(\w+)}", pattern)) <= own for own in fields):
+            if self.kind not in SETS and not any(set(re.findall(r"{(\w+)}", pattern)) <= own for own in fields):
                 raise ValueError(f"annotations: {pattern!r} has a field that no pattern of images has")
         if len(set(self.labelled)) < len(self.labelled):
             raise ValueError(f"labelled names a class twice: {self.labelled}")
@@ -203,15 +233,15 @@ class Pair:
 
 def pair_up(card: Card, listed: Sequence[Listed]) -> tuple[list[Pair], list[Listed]]:
     """Return the photos with their annotations, in order of path, and the annotations that no photo claims."""
-    annotations: dict[tuple[tuple[str, str], ...], Listed] = {}
+    annotations: dict[PairingKey, Listed] = {}
     second = []
-    for entry, fields in _matches(card.annotations, listed):
-        if annotations.setdefault(_pairing_key(fields), entry) is not entry:
+    for entry, fields in file_matches(card.annotations, listed):
+        if annotations.setdefault(pairing_key(fields), entry) is not entry:
             second.append(entry)
     shared = {name for pattern in card.annotations for name in re.findall(r"{(\w+)}", pattern)}
     pairs = []
-    for entry, fields in _matches(card.images, listed):
-        found = annotations.get(_pairing_key({key: value for key, value in fields.items() if key in shared}))
+    for entry, fields in file_matches(card.images, listed):
+        found = annotations.get(pairing_key({key: value for key, value in fields.items() if key in shared}))
         pairs.append(Pair(entry, found if found and found.path != entry.path else None, fields))
     # With `{id}.png` and `{id}_mask.png` a mask fits the photos' pattern too: what is a partner is no photo.
     claimed = {pair.annotation.path for pair in pairs if pair.annotation}
@@ -220,12 +250,18 @@ def pair_up(card: Card, listed: Sequence[Listed]) -> tuple[list[Pair], list[List
     return pairs, [entry for entry in [*annotations.values(), *second] if entry.path not in claimed]
 
 
-def _pairing_key(fields: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def shared_fields(card: Card) -> set[str]:
+    """Return the fields that every pattern of the card has."""
+    return set.intersection(*(set(re.findall(r"{(\w+)}", pattern)) for pattern in [*card.images, *card.annotations]))
+
+
+def pairing_key(fields: Mapping[str, str]) -> PairingKey:
+    """Return the fields' values as they are compared."""
     # One file system stores é as one letter, another as e and an accent: the same name all the same.
     return tuple(sorted((key, unicodedata.normalize("NFC", value)) for key, value in fields.items()))
 
 
-def _matches(patterns: Iterable[str], listed: Sequence[Listed]) -> list[tuple[Listed, dict[str, str]]]:
+def file_matches(patterns: Iterable[str], listed: Sequence[Listed]) -> list[tuple[Listed, dict[str, str]]]:
     """Return the files that fit a pattern, each once, by the first pattern it fits."""
     expressions = [_expression(pattern) for pattern in patterns]
     found = ((entry, next(filter(None, (e.fullmatch(entry.path) for e in expressions)), None)) for entry in listed)

@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.annotations import LabelRuns, read_annotation
+from pipeline.annotations import LabelRuns, annotation_bytes, read_annotation
 from pipeline.config import Settings
 from pipeline.dataset import Card, card_of
 from pipeline.drawing import draw_samples
 from pipeline.errors import StaleInputError
-from pipeline.files import json_digest, read_bytes
+from pipeline.files import json_digest
 from pipeline.lock import locked
 from pipeline.recipes import Objects, components_recipe, epfl_recipe, mark_suspects, true_objects
 from pipeline.schemas import SCHEMAS, empty_table, table_from_rows
@@ -30,7 +30,7 @@ from pipeline.store import Receipt, StageFolder
 
 __all__ = ["STAGE", "ExtractConfig", "run"]
 
-STAGE = Stage("extract", algorithm=1, rows_out=rows_of("extracts"), primary="boxes")
+STAGE = Stage("extract", algorithm=2, rows_out=rows_of("extracts"), primary="boxes")
 # Of an `images` row, what decides the boxes; where the photo lies and when it was touched does not.
 DECISIVE = ("image_id", "width", "height", "orientation", "annotation_sha256")
 
@@ -65,8 +65,8 @@ def boxes_table(row: Mapping[str, Any], objects: Objects, kind: str, recipe: str
         "label": list(objects.labels),
         **{name: xyxy[:, axis] for axis, name in enumerate(("xmin", "ymin", "xmax", "ymax"))},
         "truncated": truncated,
-        "difficult": [False] * count,
-        "ignore": [False] * count,
+        "difficult": objects.difficult,
+        "ignore": objects.ignore,
         "source": [kind] * count,
         "recipe": [recipe] * count,
         "area_px": [area if area >= 0 else None for area in objects.areas.tolist()],
@@ -82,7 +82,7 @@ def extract_image(
     card = cards[row["dataset"]]
     if row["annotation_uri"] is None:
         return empty_table("boxes"), _extract_row(row, 0, {}, 0.0)
-    data = read_bytes(row["annotation_uri"])
+    data = annotation_bytes(row["annotation_uri"])
     if hashlib.sha256(data).hexdigest() != row["annotation_sha256"]:
         raise StaleInputError("the annotation has changed since it was indexed; run `facade index` again, then this")
     objects, unknown, recipe = objects_of(card, config, row, data)

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ __all__ = [
     "list_files",
     "printable",
     "read_bytes",
+    "size_and_stamp",
     "with_patience",
     "write_bytes",
 ]
@@ -88,11 +89,27 @@ def _cannot_list(error: OSError) -> None:
 
 def _listed(root: Path, path: Path) -> Listed:
     try:
-        status = path.stat()
-        size, stamp = status.st_size, str(status.st_mtime_ns)
+        size, stamp = size_and_stamp(str(path))
     except OSError:  # a link to nothing: listed, so that it becomes a rejected row
         size, stamp = 0, ABSENT
     return Listed(path.relative_to(root).as_posix(), str(path), size, stamp)
+
+
+def size_and_stamp(uri: str) -> tuple[int, str]:
+    """Return what tells that a file changed, the same as in its listing; asked anew each time, never remembered."""
+    if not is_remote(uri):
+        status = os.stat(uri)
+        return status.st_size, str(status.st_mtime_ns)
+    import fsspec
+
+    system, path = fsspec.core.url_to_fs(uri)
+    system.invalidate_cache()
+    return _remote_stamp(system.info(path))
+
+
+def _remote_stamp(info: Mapping[str, Any]) -> tuple[int, str]:
+    names = ("ETag", "etag", "LastModified", "mtime", "created")
+    return int(info.get("size") or 0), str(next((info[name] for name in names if info.get(name)), ""))
 
 
 def _list_remote(root: str) -> Iterator[Listed]:
@@ -102,8 +119,7 @@ def _list_remote(root: str) -> Iterator[Listed]:
     for path, info in system.find(base, detail=True).items():
         relative = path[len(base) :].lstrip("/")
         if not any(part.startswith(".") for part in relative.split("/")):
-            stamp = info.get("ETag") or info.get("etag") or info.get("LastModified") or info.get("mtime") or ""
-            yield Listed(relative, system.unstrip_protocol(path), int(info.get("size") or 0), str(stamp))
+            yield Listed(relative, system.unstrip_protocol(path), *_remote_stamp(info))
 
 
 def read_bytes(uri: str) -> bytes:

@@ -16,8 +16,9 @@ from unicodedata import normalize
 import pyarrow as pa
 from pydantic import Field
 
+from pipeline.annotations import annotation_bytes, pair_with_sets
 from pipeline.config import Settings
-from pipeline.dataset import SPLITS, Card, Pair, pair_up
+from pipeline.dataset import SETS, SPLITS, Card, Pair, pair_up
 from pipeline.errors import BadInputError, FacadeError
 from pipeline.files import ABSENT, Listed, json_digest, list_files, printable, read_bytes, write_bytes
 from pipeline.images import MAX_PIXELS, inspect_photo
@@ -56,7 +57,7 @@ def split_of(card: Card, official: str | None, key: str) -> str:
 
 def image_row(row: Mapping[str, Any], card: Card, config: IndexConfig) -> dict[str, Any]:
     """Return the `images` row of one photo; its annotation is only hashed here."""
-    _check_name(row["image_id"])
+    _check_names(row["image_id"], row["annotation_uri"] or "")
     if ABSENT in (row["mtime_or_etag"], *(row["annotation"] or ())):
         raise BadInputError("the photo or its annotation is a link to nothing")
     if row["annotation_uri"] is None and card.missing == "reject":
@@ -64,7 +65,7 @@ def image_row(row: Mapping[str, Any], card: Card, config: IndexConfig) -> dict[s
     data = read_bytes(row["uri"])
     facts = inspect_photo(data, config.max_pixels, config.min_side)
     digest = hashlib.sha256(data).hexdigest()
-    annotation = read_bytes(row["annotation_uri"]) if row["annotation_uri"] else None
+    annotation = annotation_bytes(row["annotation_uri"]) if row["annotation_uri"] else None
     unlabelled = annotation is None and card.missing == "unlabelled"
     return {
         **{key: row[key] for key in ("image_id", "dataset", "uri", "annotation_uri", "size", "mtime_or_etag", "group")},
@@ -87,7 +88,7 @@ def run(context: Context, config: IndexConfig, card: Card, card_text: str, root:
     folder = context.folder(STAGE.name)
     with locked(folder.path):
         listed = list_files(root, without=context.work.resolve())
-        pairs, strays = pair_up(card, listed)
+        pairs, strays = _paired(card, listed)
         if not pairs:
             raise FacadeError(_nothing_found(card, root, listed))
         rows, remarks = _listed_rows(card, pairs, strays, root)
@@ -118,13 +119,21 @@ def _plan(
     return Plan(shards, function, settings, kept, (last, closing))
 
 
+def _paired(card: Card, listed: Sequence[Listed]) -> tuple[list[Pair], list[tuple[str, str]]]:
+    """Return the photos with their annotations, and what belongs to no photo: its address, and what to say of it."""
+    if card.kind in SETS:
+        return pair_with_sets(card, listed)
+    pairs, strays = pair_up(card, listed)
+    return pairs, [(stray.uri, "an annotation without a photo") for stray in strays]
+
+
 def _listed_rows(
-    card: Card, pairs: Sequence[Pair], strays: Sequence[Listed], root: str
+    card: Card, pairs: Sequence[Pair], strays: Sequence[tuple[str, str]], root: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Return a row for each photo, and the remarks that the listing alone is worth."""
     official, unclaimed = _official_splits(card, pairs, root)
     rows = [_listed_row(card, pair, official.get(pair.photo.path, _rest(card))) for pair in pairs]
-    remarks = [_remark(card, stray.uri, "stray", "an annotation without a photo") for stray in strays]
+    remarks = [_remark(card, uri, "stray", message) for uri, message in strays]
     remarks += [_remark(card, name, "stray", f"{where} lists a photo that is not there") for name, where in unclaimed]
     return rows, remarks
 
@@ -213,8 +222,8 @@ def _remark(card: Card, uri: str, kind: str, message: str) -> dict[str, str]:
     return {"dataset": card.name, "uri": printable(uri), "kind": kind, "message": message}
 
 
-def _check_name(image_id: str) -> None:
-    if printable(image_id) != image_id:
+def _check_names(*names: str) -> None:
+    if any(printable(name) != name for name in names):
         raise BadInputError("the file's name is not valid UTF-8; rename it")
 
 
@@ -224,11 +233,12 @@ def _nothing_found(card: Card, root: str, listed: Sequence[Listed]) -> str:
     return f"no photo in {root} fits {wanted} of the card {card.name}; it has {len(listed)} files{example}."
 
 
-def _other_pictures(listed: Sequence[Listed], pairs: Sequence[Pair], strays: Sequence[Listed]) -> list[str]:
+def _other_pictures(listed: Sequence[Listed], pairs: Sequence[Pair], strays: Sequence[tuple[str, str]]) -> list[str]:
     """Return the pictures that are neither a photo nor an annotation by the card: a pattern may have missed them."""
     used = {pair.photo.path for pair in pairs} | {pair.annotation.path for pair in pairs if pair.annotation}
-    used |= {stray.path for stray in strays}
-    return [entry.path for entry in listed if entry.path not in used and entry.path.lower().endswith(PICTURES)]
+    left = {uri for uri, _ in strays}
+    others = [entry for entry in listed if entry.path not in used and entry.uri not in left]
+    return [entry.path for entry in others if entry.path.lower().endswith(PICTURES)]
 
 
 def _tell(context: Context, folder: StageFolder, card: Card, others: Sequence[str]) -> None:

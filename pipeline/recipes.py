@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from pipeline.annotations.forms import LabelRuns, TrueBoxes
+from pipeline.annotations.forms import Flags, LabelRuns, TrueBoxes, fill_flags, no_flags
 from pipeline.components import Regions, Runs, bridge_gaps, find_regions, runs_of
 from pipeline.dataset import Card
 
@@ -19,12 +19,20 @@ EPFL_SIZE = 300
 
 @dataclass(frozen=True)
 class Objects:
-    """The objects of one image: labels, half-open xyxy (G, 4), mask areas (G,) or -1, and how many were too small."""
+    """The objects of one image: labels, half-open xyxy (G, 4), mask areas (G,) or -1, and how many were too small.
+
+    `difficult` and `ignore` (G,) come from true boxes; left out, they are all False.
+    """
 
     labels: tuple[str, ...]
     xyxy: npt.NDArray[np.float64]
     areas: npt.NDArray[np.int64]
     dropped: dict[str, int]
+    difficult: Flags = field(default_factory=no_flags)
+    ignore: Flags = field(default_factory=no_flags)
+
+    def __post_init__(self) -> None:
+        fill_flags(self, len(self.labels))
 
 
 def components_recipe(card: Card, mask: LabelRuns, bridge: float = 0.0) -> Objects:
@@ -79,8 +87,9 @@ def true_objects(card: Card, boxes: TrueBoxes, width: int, height: int) -> Objec
     dropped = [label for label, keep in zip(boxes.labels, wanted & ~inside, strict=True) if keep]
     kept = np.flatnonzero(wanted & inside)
     kept = kept[np.argsort([card.labelled.index(boxes.labels[i]) for i in kept], kind="stable")]
+    labels, areas = tuple(boxes.labels[i] for i in kept), np.full(len(kept), -1, np.int64)
     counts = {label: dropped.count(label) for label in card.labelled if label in dropped}
-    return Objects(tuple(boxes.labels[i] for i in kept), xyxy[kept], np.full(len(kept), -1, np.int64), counts)
+    return Objects(labels, xyxy[kept], areas, counts, boxes.difficult[kept], boxes.ignore[kept])
 
 
 def mark_suspects(objects: Objects) -> list[str | None]:

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import ParseError, fromstring
-
-from pipeline.annotations.forms import TrueBoxes, boxes_of
+from pipeline.annotations.forms import Box, TrueBoxes, boxes_of
+from pipeline.annotations.safe_xml import parse_xml
 from pipeline.dataset import Card
 from pipeline.errors import BadInputError
 
@@ -19,23 +17,12 @@ __all__ = ["read_cmp_xml"]
 
 def read_cmp_xml(card: Card, data: bytes, width: int, height: int) -> TrueBoxes:
     """Return the boxes of a file, under the legend's names."""
-    objects = _parse(data).findall("object")
+    objects = parse_xml(data, b"objects").findall("object")
     sources = [(entry.findtext("labelname") or "").strip() for entry in objects]
     return boxes_of(card, sources, [_xyxy(entry, width, height) for entry in objects])
 
 
-def _parse(data: bytes) -> Any:
-    if b"<!" in data.replace(b"<!--", b""):
-        raise BadInputError("the XML declares entities or a document type, which is refused")
-    try:
-        return fromstring(b"<objects>" + data.removeprefix(b"\xef\xbb\xbf") + b"</objects>", forbid_dtd=True)
-    except ParseError as error:
-        raise BadInputError(f"the XML is malformed: {error}") from None
-    except DefusedXmlException as error:
-        raise BadInputError(f"the XML is refused: {error}") from None
-
-
-def _xyxy(entry: Any, width: int, height: int) -> tuple[float, float, float, float]:
+def _xyxy(entry: Any, width: int, height: int) -> Box:
     try:
         rows = sorted(float(x.text) for x in entry.findall("points/x"))
         columns = sorted(float(y.text) for y in entry.findall("points/y"))

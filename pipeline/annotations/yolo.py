@@ -1,10 +1,14 @@
-"""YOLO text: a line a box, `class cx cy w h`, the centre and size as shares of the photo's."""
+"""YOLO text: a line an object, its class and then shares of the photo's size.
+
+Five words are a box, `class cx cy w h`, its centre and size; seven and more a polygon, `class x1 y1 x2 y2 x3 y3 …`.
+"""
 
 from __future__ import annotations
 
 import math
 
-from pipeline.annotations.forms import TrueBoxes, boxes_of
+from pipeline.annotations.forms import Box, TrueBoxes, boxes_of
+from pipeline.annotations.outlines import polygon_bounds
 from pipeline.dataset import Card
 from pipeline.errors import BadInputError
 
@@ -21,11 +25,19 @@ def read_yolo(card: Card, data: bytes, width: int, height: int) -> TrueBoxes:
     return boxes_of(card, [parts[0] for parts in lines], boxes)
 
 
-def _xyxy(parts: list[str], number: int, width: int, height: int) -> tuple[float, float, float, float]:
+def _xyxy(parts: list[str], number: int, width: int, height: int) -> Box:
+    shown = " ".join(parts)[:60]
     try:
-        cx, cy, w, h = map(float, parts[1:])
+        numbers = [float(part) for part in parts[1:]]
     except ValueError:
-        raise BadInputError(f"line {number} is not `class cx cy w h`: {' '.join(parts)[:60]!r}") from None
-    if not all(map(math.isfinite, (cx, cy, w, h))) or w < 0 or h < 0:
-        raise BadInputError(f"line {number} has a size that is negative or not a number: {' '.join(parts)[:60]!r}")
-    return (cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height
+        numbers = []
+    if len(numbers) < 4 or len(numbers) % 2:
+        raise BadInputError(f"line {number} is not `class cx cy w h` nor a class and a polygon: {shown!r}")
+    if not all(map(math.isfinite, numbers)) or (len(numbers) == 4 and min(numbers[2:]) < 0):
+        raise BadInputError(f"line {number} has a size that is negative or not a number: {shown!r}")
+    x0, y0, x1, y1 = _centred(*numbers) if len(numbers) == 4 else polygon_bounds(numbers, f"line {number}")
+    return x0 * width, y0 * height, x1 * width, y1 * height
+
+
+def _centred(cx: float, cy: float, w: float, h: float) -> Box:
+    return cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2

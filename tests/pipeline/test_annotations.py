@@ -186,6 +186,15 @@ def test_yolo_text_is_centres_and_sizes() -> None:
     assert np.allclose(read.xyxy, [[150, 50, 250, 150], [0, 0, 400, 200]])
 
 
+def test_yolo_polygons_are_boxes_around_them() -> None:
+    read = read_annotation(YOLO, b"0 .25 .5 .5 .1 .75 .5\n1 .5 .5 1 1\n1 -.1 0 1 0 1 1 0 1 .5 .5\n", 400, 200)
+    assert isinstance(read, TrueBoxes)
+    assert read.labels == ("window", "building", "building")
+    assert np.allclose(read.xyxy, [[100, 20, 300, 100], [0, 0, 400, 200], [-40, 0, 400, 200]])
+    assert not read.difficult.any()
+    assert read.ignore.shape == (3,)
+
+
 def test_an_empty_yolo_file_is_a_photo_without_objects() -> None:
     read = read_annotation(YOLO, b"", 400, 200)
     assert isinstance(read, TrueBoxes)
@@ -201,6 +210,9 @@ def test_an_empty_yolo_file_is_a_photo_without_objects() -> None:
         (b"0 .5 .5 nan .1\n", "not a number"),
         (b"\xff\xfe\x00\x81", "not text"),
         (b"9 .5 .5 .1 .1\n", "boxes of '9'"),
+        (b"0 .5 .5 .1 .1 .9\n", "line 1 is not"),
+        (b"0 .1 .1 .2 .2 .3 .3 .4\n", "line 1 is not"),
+        (b"0 .1 .1 .2 inf .3 .3\n", "not a number"),
     ],
 )
 def test_bad_yolo_is_refused_with_a_reason(data: bytes, reason: str) -> None:

@@ -71,7 +71,8 @@ def test_accents_pair_however_they_are_stored() -> None:
 
 
 def test_all_shipped_cards_are_valid() -> None:
-    assert {"cmp", "cmp_xml", "labelmefacade", "saint_petersburg", "template"} <= set(known_cards())
+    shipped = {"cmp", "cmp_xml", "coco", "labelmefacade", "saint_petersburg", "template", "voc"}
+    assert shipped <= set(known_cards())
     for name in known_cards():
         assert card_named(name)[0].name == {"template": "my_set"}.get(name, name)
 
@@ -101,6 +102,10 @@ def test_all_shipped_cards_are_valid() -> None:
         ({"splits": {"shares": [0.7, 0.3]}}, r"splits\.shares\.2: Field required"),
         ({"colour": 3}, "unknown key 'colour'"),
         ({"kind": "png"}, "kind: Input should be"),
+        ({"annotations": "all.json"}, "needs the field {id}"),
+        ({"kind": "coco", "annotations": "{id}.json"}, "one .json holds many photos"),
+        ({"kind": "coco", "annotations": "all.txt"}, "one .json holds many photos"),
+        ({"kind": "coco", "annotations": "../all.json"}, "stays below it"),
     ],
 )
 def test_a_wrong_card_is_one_sentence(changes: dict[str, Any], word: str) -> None:

@@ -133,6 +133,18 @@ def test_true_boxes_are_cut_at_the_border_and_those_outside_are_counted() -> Non
     assert found.dropped == {"window": 1, "door": 1}
 
 
+def test_flags_go_with_their_boxes() -> None:
+    boxes = np.array([[0, 0, 10, 10], [90, 90, 99, 99], [5, 5, 9, 9]], float)
+    flags = np.array([True, True, False])
+    found = true_objects(card(), TrueBoxes(("window", "door", "building"), boxes, 0.0, flags, ~flags), 80, 60)
+    assert dict(zip(found.labels, zip(found.difficult, found.ignore, strict=True), strict=True)) == {
+        "building": (False, True),
+        "window": (True, False),
+    }
+    with pytest.raises(ValueError, match="ignore has 2 flags"):
+        TrueBoxes(("window",), boxes[:1], 0.0, ignore=flags[:2])
+
+
 def test_suspects_are_marked_and_nothing_is_changed() -> None:
     boxes = [[x, 0.0, x + 10.0, 20.0] for x in range(0, 120, 20)] + [[200, 0, 222, 20], [230, 0, 233, 20]]
     boxes += [[0, 100, 22, 145]]  # twice as large along both sides: a shop window, not two that touch
