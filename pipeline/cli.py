@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -142,6 +142,58 @@ def describe(
 
 
 @app.command()
+def calibrate(
+    work: Work,
+    config: Config = None,
+    sets: Sets = None,
+    scheduler: Scheduler = None,
+    workers: Count = None,
+    tracking: Tracking = None,
+    max_rejected: Share = 0.05,
+    debug: Debug = False,
+) -> None:
+    """Fit prior boxes, judge them beside the presets on boxes they were not fitted to, and choose."""
+
+    def command() -> Outcome:
+        from pipeline.calibrate import CalibrateConfig, run
+        from pipeline.config import load_tables, resolve
+
+        tables = load_tables(config, sets or ())
+        settings = resolve(CalibrateConfig, tables, "calibrate")
+        return run(_context(work, tables, scheduler, workers, tracking, max_rejected), settings)
+
+    _finish("calibrate", command, debug)
+
+
+@app.command("run")
+def run_all(
+    file: Annotated[
+        Path, typer.Argument(help="A TOML file: work, [[datasets]] with card and root, tables of settings.")
+    ],
+    first: Annotated[str, typer.Option("--from", help="The stage to begin with.")] = "index",
+    last: Annotated[str, typer.Option("--to", help="The stage to end with.")] = "calibrate",
+    sets: Sets = None,
+    scheduler: Scheduler = None,
+    workers: Count = None,
+    tracking: Tracking = None,
+    max_rejected: Share = 0.05,
+    debug: Debug = False,
+) -> None:
+    """Run the stages one after the other, skipping what is done, under one MLflow run."""
+
+    def command() -> dict[str, Any]:
+        from pipeline.config import load_tables
+        from pipeline.run import load_run, run
+
+        tables = load_tables(file, sets or ())
+        work, datasets = load_run(file)
+        context = _context(work, tables, scheduler, workers, tracking, max_rejected)
+        return run(context, tables, datasets, first, last)
+
+    _finish("run", command, debug)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where the drawn facades, the tables and the pictures go.")] = Path("demo"),
     images: Annotated[int, typer.Option(min=1, help="How many facades to draw.")] = 60,
@@ -254,8 +306,14 @@ def _context(
     from pipeline.store import StoreConfig
 
     patience = resolve(StoreConfig, tables, "store").patience
-    context = Context(work.absolute(), Workers(scheduler, workers), tracking, max_rejected, patience)
-    return replace(context, say=_say)
+    return Context(
+        work=work.absolute(),
+        workers=Workers(scheduler, workers),
+        tracking=tracking,
+        max_rejected=max_rejected,
+        patience=patience,
+        say=_say,
+    )
 
 
 def _say(line: str) -> None:

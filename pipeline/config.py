@@ -14,12 +14,14 @@ from pipeline.errors import UsageError
 
 __all__ = ["Settings", "load_tables", "one_sentence", "parse_toml", "resolve"]
 
+RUN_KEYS = ("work", "datasets")
 # Tables a settings file may hold, and the settings class of each.
 TABLES = {
     "store": "pipeline.store:StoreConfig",
     "index": "pipeline.index:IndexConfig",
     "extract": "pipeline.extract:ExtractConfig",
     "describe": "pipeline.describe:DescribeConfig",
+    "calibrate": "pipeline.calibrate:CalibrateConfig",
 }
 
 
@@ -33,8 +35,13 @@ SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
 
 def load_tables(path: Path | None, assignments: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return the settings of all stages by table name: the file's, overridden by `stage.key=value` strings."""
+    """Return the settings of all stages by table name: the file's, overridden by `stage.key=value` strings.
+
+    A file may also be that of `facade run`, whose `work` and `datasets` are no stage's.
+    """
     tables = parse_toml(read_text(path), str(path)) if path else {}
+    for key in RUN_KEYS:
+        tables.pop(key, None)
     for name, table in tables.items():
         _check_table(name, f"{path}")
         if not isinstance(table, dict):

@@ -7,7 +7,6 @@ the truth to compare with.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from pipeline import extract, index
 from pipeline.agreement import agreement, boxes_by_image
 from pipeline.dataset import card_of
 from pipeline.lock import locked
-from pipeline.stage import Context
+from pipeline.stage import Context, nested_line
 from pipeline.synthetic import BUILDING_PARTS, NAMES, write_dataset
 
 __all__ = ["run"]
@@ -87,7 +86,7 @@ def run(context: Context, out: Path, images: int, seed: int) -> dict[str, Any]:
         compare(context)
     context.say(f"look at    {out / 'work' / 'extract' / 'drawings' / 'drawn.jpg'}")
     context.say(f"tables in  {out / 'work'}, for example pandas.read_parquet('{out / 'work' / 'extract' / 'boxes'}')")
-    return _line(stages, time.monotonic() - started)
+    return nested_line("demo", stages, time.monotonic() - started)
 
 
 def compare(context: Context) -> None:
@@ -103,11 +102,3 @@ def compare(context: Context) -> None:
             f"  {label:9s} {result.true:5d} drawn, {result.found:5d} found, "
             f"recall {result.recall(0.5):.3f}, precision {result.precision(0.5):.3f}"
         )
-
-
-def _line(stages: dict[str, Any], seconds: float) -> dict[str, Any]:
-    outcomes = list(stages.values())
-    totals = {name: sum(getattr(outcome, name) for outcome in outcomes) for name in ("rows_in", "rows_out", "rejected")}
-    nested = {name: asdict(outcome) for name, outcome in stages.items()}
-    changed = any(outcome.changed for outcome in outcomes)
-    return {"stage": "demo", "changed": changed, **totals, "seconds": round(seconds, 3), "stages": nested}

@@ -66,6 +66,15 @@ SCHEMAS: dict[str, pa.Schema] = {
         {"dataset": STRING, "kind": STRING, "label": STRING, "count": pa.int64(), "share": FLOAT, "message": STRING},
         {"example": STRING},
     ),
+    "specs": _schema("specs", "1.0", {"name": STRING, "priors": INT, "spec": STRING, "note": STRING}, {}),
+    "coverage": _schema(
+        "coverage",
+        "1.0",
+        {"name": STRING, "split": STRING, "label": STRING, "boxes": INT, "coverage_50": FLOAT, "coverage_70": FLOAT}
+        | {"mean_iou": FLOAT, "positives": FLOAT, "share": FLOAT},
+        {},
+    ),
+    "choice": _schema("choice", "1.0", {"name": STRING, "split": STRING, "score": FLOAT, "reason": STRING}, {}),
     "photos": _schema(
         "photos",
         "1.0",

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,18 @@ from pipeline.schemas import VOLATILE, table_from_rows
 from pipeline.store import STAGED, Manifest, Receipt, Shard, StageFolder
 from pipeline.tracking import Run, open_run
 
-__all__ = ["Context", "Outcome", "Plan", "Stage", "rejected_row", "rows_of", "run_stage", "shards_of", "work_rows"]
+__all__ = [
+    "Context",
+    "Outcome",
+    "Plan",
+    "Stage",
+    "nested_line",
+    "rejected_row",
+    "rows_of",
+    "run_stage",
+    "shards_of",
+    "work_rows",
+]
 
 SHARD_ROWS = 64
 Result = TypeVar("Result")
@@ -61,6 +72,7 @@ class Context:
     work: Path
     workers: Workers = field(default_factory=Workers)
     tracking: str | None = None
+    parent: Callable[[], str | None] = lambda: None  # the MLflow run above this command's, opened when first asked for
     max_rejected: float = 0.05
     patience: float = 600.0
     say: Callable[[str], None] = lambda _: None
@@ -157,7 +169,7 @@ class _StageRun:
         if self._nothing_to_do(finished) and self.before is not None:
             self.folder.sweep(self.before)
             return self._outcome(self.before, 0, (0, 0, 0))
-        with open_run(self.stage.name, self.context.tracking) as run:
+        with open_run(self.stage.name, self.context.tracking, self.context.parent()) as run:
             run.log_settings(self.plan.settings)
             receipts = self._work(finished)
             self._check_rejected(receipts)
@@ -265,6 +277,17 @@ class _StageRun:
             modified=changes[2],
             run_id=manifest.run_id,
         )
+
+
+def nested_line(name: str, stages: Mapping[str, Outcome], seconds: float) -> dict[str, Any]:
+    """Return the line of a command that runs several stages."""
+    outcomes = list(stages.values())
+    totals = {
+        count: sum(getattr(outcome, count) for outcome in outcomes) for count in ("rows_in", "rows_out", "rejected")
+    }
+    changed = any(outcome.changed for outcome in outcomes)
+    nested = {stage: asdict(outcome) for stage, outcome in stages.items()}
+    return {"stage": name, "changed": changed, **totals, "seconds": round(seconds, 3), "stages": nested}
 
 
 def shards_of(

@@ -70,12 +70,12 @@ class Run:
 
 
 @contextmanager
-def open_run(name: str, uri: str | None) -> Iterator[Run]:
+def open_run(name: str, uri: str | None, parent: str | None = None) -> Iterator[Run]:
     """Open a run named after its stage, at `uri`, else MLflow's own default; it ends as the block ends."""
     if uri == OFF:
         yield Run()
         return
-    client, run_id = _start(name, uri)
+    client, run_id = _start(name, uri, parent)
     status = "FAILED"
     try:
         yield Run(client, run_id)
@@ -88,7 +88,7 @@ def open_run(name: str, uri: str | None) -> Iterator[Run]:
             client.set_terminated(run_id, status)
 
 
-def _start(name: str, uri: str | None) -> tuple[MlflowClient, str]:
+def _start(name: str, uri: str | None, parent: str | None) -> tuple[MlflowClient, str]:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is away is told in seconds
     from mlflow.tracking import MlflowClient
@@ -99,7 +99,7 @@ def _start(name: str, uri: str | None) -> tuple[MlflowClient, str]:
         client = MlflowClient(tracking_uri=uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         experiment_id = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT)
-        return client, client.create_run(experiment_id, run_name=name, tags=_tags(name)).info.run_id
+        return client, client.create_run(experiment_id, run_name=name, tags=_tags(name, parent)).info.run_id
 
 
 @contextmanager
@@ -116,8 +116,9 @@ def _told(before: str = "") -> Iterator[None]:
         raise FacadeError(f"{before}MLflow does not take this run ({reason}); {advice}.") from None
 
 
-def _tags(name: str) -> dict[str, str]:
+def _tags(name: str, parent: str | None) -> dict[str, str]:
     tags = {"facade.stage": name, "mlflow.user": os.environ.get("USER", "")}
+    tags |= {"mlflow.parentRunId": parent} if parent else {}
     for package in PACKAGES:
         try:
             tags[f"version.{package}"] = version(package)
