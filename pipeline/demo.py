@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline import extract, index
+from pipeline import calibrate, describe, extract, index
 from pipeline.agreement import agreement, boxes_by_image
 from pipeline.dataset import card_of
 from pipeline.lock import locked
@@ -84,7 +84,11 @@ def run(context: Context, out: Path, images: int, seed: int) -> dict[str, Any]:
             stages[f"index {card.name}"] = index.run(context, index.IndexConfig(), card, text, str(drawn.absolute()))
         stages["extract"] = extract.run(context, extract.ExtractConfig(bridge=0.03))
         compare(context)
+        stages["describe"] = describe.run(context, describe.DescribeConfig())
+        # The exact boxes alone: every drawing is in the folder twice.
+        stages["calibrate"] = calibrate.run(context, calibrate.CalibrateConfig(datasets=("drawn_boxes",)))
     context.say(f"look at    {out / 'work' / 'extract' / 'drawings' / 'drawn.jpg'}")
+    context.say(f"figures in {out / 'work' / 'describe' / 'figures'} and {out / 'work' / 'calibrate' / 'figures'}")
     context.say(f"tables in  {out / 'work'}, for example pandas.read_parquet('{out / 'work' / 'extract' / 'boxes'}')")
     return nested_line("demo", stages, time.monotonic() - started)
 
