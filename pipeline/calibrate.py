@@ -22,9 +22,10 @@ from pipeline.figures import draw_coverage
 from pipeline.files import json_digest, write_bytes
 from pipeline.fitting import GRIDS, Grid, fit_greedy, fit_statistics
 from pipeline.lock import locked
+from pipeline.rows import rows_of, work_rows
 from pipeline.schemas import table_from_rows
 from pipeline.shapes import SIDE_BINS, SIDE_EDGES, SQUASHED, histogram, middles
-from pipeline.stage import Context, Outcome, Plan, Stage, rows_of, run_stage, work_rows
+from pipeline.stage import Context, Outcome, Plan, Stage, run_stage
 from pipeline.store import Receipt, Shard, StageFolder
 from ssd import PriorSpec, preset
 

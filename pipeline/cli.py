@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -93,76 +94,35 @@ def index(
     _finish("index", command, debug)
 
 
-@app.command()
-def extract(
-    work: Work,
-    config: Config = None,
-    sets: Sets = None,
-    scheduler: Scheduler = None,
-    workers: Count = None,
-    tracking: Tracking = None,
-    max_rejected: Share = 0.05,
-    debug: Debug = False,
-) -> None:
-    """Turn annotations into boxes: masks by a recipe, true boxes as they are."""
+def _add_stage(name: str, what: str) -> None:
+    """Add the command of a stage that needs nothing but a work folder and its settings."""
 
-    def command() -> Outcome:
-        from pipeline.config import load_tables, resolve
-        from pipeline.extract import ExtractConfig, run
+    @app.command(name, help=what)
+    def stage(
+        work: Work,
+        config: Config = None,
+        sets: Sets = None,
+        scheduler: Scheduler = None,
+        workers: Count = None,
+        tracking: Tracking = None,
+        max_rejected: Share = 0.05,
+        debug: Debug = False,
+    ) -> None:
+        def command() -> Outcome:
+            from pipeline.config import load_tables, resolve, settings_of
 
-        tables = load_tables(config, sets or ())
-        settings = resolve(ExtractConfig, tables, "extract")
-        return run(_context(work, tables, scheduler, workers, tracking, max_rejected), settings)
+            tables = load_tables(config, sets or ())
+            settings = resolve(settings_of(name), tables, name)
+            context = _context(work, tables, scheduler, workers, tracking, max_rejected)
+            outcome: Outcome = import_module(f"pipeline.{name}").run(context, settings)
+            return outcome
 
-    _finish("extract", command, debug)
-
-
-@app.command()
-def describe(
-    work: Work,
-    config: Config = None,
-    sets: Sets = None,
-    scheduler: Scheduler = None,
-    workers: Count = None,
-    tracking: Tracking = None,
-    max_rejected: Share = 0.05,
-    debug: Debug = False,
-) -> None:
-    """Count boxes: shapes, sizes, objects an image, what looks wrong; with figures."""
-
-    def command() -> Outcome:
-        from pipeline.config import load_tables, resolve
-        from pipeline.describe import DescribeConfig, run
-
-        tables = load_tables(config, sets or ())
-        settings = resolve(DescribeConfig, tables, "describe")
-        return run(_context(work, tables, scheduler, workers, tracking, max_rejected), settings)
-
-    _finish("describe", command, debug)
+        _finish(name, command, debug)
 
 
-@app.command()
-def calibrate(
-    work: Work,
-    config: Config = None,
-    sets: Sets = None,
-    scheduler: Scheduler = None,
-    workers: Count = None,
-    tracking: Tracking = None,
-    max_rejected: Share = 0.05,
-    debug: Debug = False,
-) -> None:
-    """Fit prior boxes, judge them beside the presets on boxes they were not fitted to, and choose."""
-
-    def command() -> Outcome:
-        from pipeline.calibrate import CalibrateConfig, run
-        from pipeline.config import load_tables, resolve
-
-        tables = load_tables(config, sets or ())
-        settings = resolve(CalibrateConfig, tables, "calibrate")
-        return run(_context(work, tables, scheduler, workers, tracking, max_rejected), settings)
-
-    _finish("calibrate", command, debug)
+_add_stage("extract", "Turn annotations into boxes: masks by a recipe, true boxes as they are.")
+_add_stage("describe", "Count boxes: shapes, sizes, objects an image, what looks wrong; with figures.")
+_add_stage("calibrate", "Fit prior boxes, judge them beside the presets on boxes not fitted to, and choose.")
 
 
 @app.command("run")

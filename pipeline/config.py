@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import UsageError
 
-__all__ = ["Settings", "load_tables", "one_sentence", "parse_toml", "resolve"]
+__all__ = ["Settings", "load_tables", "one_sentence", "parse_toml", "resolve", "settings_of"]
 
 RUN_KEYS = ("work", "datasets")
 # Tables a settings file may hold, and the settings class of each.
@@ -50,7 +50,7 @@ def load_tables(path: Path | None, assignments: Iterable[str]) -> dict[str, dict
         stage, key, value = _parse_assignment(text)
         tables.setdefault(stage, {})[key] = value
     for name in tables:
-        resolve(_settings_of(name), tables, name)  # a typo in another stage's table is a typo all the same
+        resolve(settings_of(name), tables, name)  # a typo in another stage's table is a typo all the same
     return tables
 
 
@@ -111,7 +111,8 @@ def _parse_value(text: str) -> Any:
         return text  # a bare word is a string: quoting it twice in a shell helps no one
 
 
-def _settings_of(name: str) -> type[BaseModel]:
+def settings_of(name: str) -> type[BaseModel]:
+    """Return the settings class of a table."""
     module, _, settings = TABLES[name].partition(":")
     found: type[BaseModel] = getattr(import_module(module), settings)
     return found

@@ -24,8 +24,9 @@ from pipeline.errors import StaleInputError
 from pipeline.files import json_digest
 from pipeline.lock import locked
 from pipeline.recipes import Objects, components_recipe, epfl_recipe, mark_suspects, true_objects
+from pipeline.rows import rows_of, shards_of, work_rows
 from pipeline.schemas import SCHEMAS, empty_table, table_from_rows
-from pipeline.stage import Context, Outcome, Plan, Stage, rows_of, run_stage, shards_of, work_rows
+from pipeline.stage import Context, Outcome, Plan, Stage, run_stage
 from pipeline.store import Receipt, StageFolder
 
 __all__ = ["STAGE", "ExtractConfig", "run"]

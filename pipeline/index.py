@@ -23,8 +23,9 @@ from pipeline.errors import BadInputError, FacadeError
 from pipeline.files import ABSENT, Listed, json_digest, list_files, printable, read_bytes, write_bytes
 from pipeline.images import MAX_PIXELS, inspect_photo
 from pipeline.lock import locked
+from pipeline.rows import rows_of, shards_of, work_rows
 from pipeline.schemas import table_from_rows
-from pipeline.stage import Context, Outcome, Plan, Stage, rows_of, run_stage, shards_of, work_rows
+from pipeline.stage import Context, Outcome, Plan, Stage, run_stage
 from pipeline.store import Receipt, Shard, StageFolder
 
 __all__ = ["STAGE", "IndexConfig", "run"]

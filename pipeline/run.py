@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from pipeline.config import RUN_KEYS, Settings, one_sentence, parse_toml, read_text, resolve
+from pipeline.config import RUN_KEYS, Settings, one_sentence, parse_toml, read_text, resolve, settings_of
 from pipeline.dataset import card_named
 from pipeline.errors import UsageError
 from pipeline.stage import Context, Outcome, nested_line
@@ -62,7 +62,7 @@ def run(
         stages: dict[str, Outcome] = {}
         for name in chosen:
             module = import_module(f"pipeline.{name}")
-            settings = resolve(getattr(module, f"{name.capitalize()}Config"), tables, name)
+            settings = resolve(settings_of(name), tables, name)
             if name == "index":
                 for entry in datasets:
                     card, text = card_named(entry.card)

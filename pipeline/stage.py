@@ -7,36 +7,22 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 
 from pipeline.errors import BadInputError, FacadeError
-from pipeline.files import printable
 from pipeline.isolation import RowsFunction, work_alone
 from pipeline.parallel import Workers, map_shards
 from pipeline.progress import Progress
+from pipeline.rows import rejected_row
 from pipeline.schemas import VOLATILE, table_from_rows
 from pipeline.store import STAGED, Manifest, Receipt, Shard, StageFolder
 from pipeline.tracking import Run, open_run
 
-__all__ = [
-    "Context",
-    "Outcome",
-    "Plan",
-    "Stage",
-    "nested_line",
-    "rejected_row",
-    "rows_of",
-    "run_stage",
-    "shards_of",
-    "work_rows",
-]
-
-SHARD_ROWS = 64
-Result = TypeVar("Result")
+__all__ = ["Context", "Outcome", "Plan", "Stage", "nested_line", "run_stage"]
 
 
 @dataclass(frozen=True)
@@ -54,15 +40,6 @@ class Stage:
     algorithm: int
     rows_out: Callable[[Mapping[str, pa.Table]], int]
     primary: str | None
-
-
-def rows_of(table: str) -> Callable[[Mapping[str, pa.Table]], int]:
-    """Return the counter of a stage that writes one row into `table` for each input row that it could use."""
-    return partial(_rows_of, table)
-
-
-def _rows_of(table: str, tables: Mapping[str, pa.Table]) -> int:
-    return len(tables[table]) if table in tables else 0
 
 
 @dataclass(frozen=True)
@@ -288,32 +265,3 @@ def nested_line(name: str, stages: Mapping[str, Outcome], seconds: float) -> dic
     changed = any(outcome.changed for outcome in outcomes)
     nested = {stage: asdict(outcome) for stage, outcome in stages.items()}
     return {"stage": name, "changed": changed, **totals, "seconds": round(seconds, 3), "stages": nested}
-
-
-def shards_of(
-    dataset: str, rows: Sequence[dict[str, Any]], digest: Callable[[Sequence[dict[str, Any]]], str]
-) -> list[Shard]:
-    """Return rows cut into shards of a fixed size, whatever the number of workers."""
-    pieces = [rows[start : start + SHARD_ROWS] for start in range(0, len(rows), SHARD_ROWS)]
-    return [Shard(dataset, ordinal, digest(piece), piece) for ordinal, piece in enumerate(pieces)]
-
-
-def work_rows(
-    stage: str, rows: Sequence[dict[str, Any]], function: Callable[[dict[str, Any]], Result]
-) -> tuple[list[Result], list[dict[str, Any]]]:
-    """Return what `function` makes of each row, and the `rejected` rows of those that it raised on."""
-    results, rejected = [], []
-    for row in rows:
-        try:
-            results.append(function(row))
-        except Exception as error:  # the edge of a shard: bad data is a row, not a crash
-            rejected.append(rejected_row(row, stage, error))
-    return results, rejected
-
-
-def rejected_row(row: Mapping[str, Any], stage: str, error: Exception) -> dict[str, Any]:
-    """Return the `rejected` row of an input row that could not be used."""
-    name = type(error).__name__.removesuffix("Error") if isinstance(error, BadInputError) else type(error).__name__
-    reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or name
-    told = {"image_id": row["image_id"], "uri": row["uri"], "message": reason}
-    return {"stage": stage, "error": name, **{key: printable(text) for key, text in told.items()}}

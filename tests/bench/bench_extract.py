@@ -26,7 +26,8 @@ from skimage.measure import label, regionprops
 from pipeline import extract, index
 from pipeline.dataset import card_named, card_of
 from pipeline.parallel import Workers, local_client
-from pipeline.stage import SHARD_ROWS, Context
+from pipeline.rows import SHARD_ROWS
+from pipeline.stage import Context
 from pipeline.store import StageFolder
 
 COLOURS = {"building": [(128, 0, 0), (0, 0, 128), (128, 128, 0)], "window": [(0, 0, 128)], "door": [(128, 128, 0)]}

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import calibrate, describe
+from pipeline.rows import SHARD_ROWS
 from pipeline.schemas import table_from_rows
-from pipeline.stage import SHARD_ROWS, Context
+from pipeline.stage import Context
 from pipeline.store import Manifest, Receipt, Shard, StageFolder
 
 CLASSES = (("building", 1, 0.4, 0.9), ("window", 8, 0.03, 0.12), ("door", 1, 0.05, 0.15))

@@ -1,5 +1,6 @@
 """Faults with real processes and real files: nothing is lost, nothing is doubled, and it is said in a sentence."""
 
+import contextlib
 import io
 import os
 import shutil
@@ -60,8 +61,14 @@ def wait_for_receipts(work: Path, count: int, process: subprocess.Popen[str]) ->
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    """The worker processes there are, at least one: a killed one may not have been replaced yet."""
+    found: list[psutil.Process] = []
+    while not found:
+        assert process.poll() is None, "it ended before it could be disturbed"
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found += [child] if "spawn_main" in " ".join(child.cmdline()) else []
+    return found
 
 
 def tables(work: Path) -> dict[str, list[dict[str, Any]]]:

@@ -9,8 +9,9 @@ import pytest
 from pipeline.errors import FacadeError
 from pipeline.isolation import work_alone
 from pipeline.parallel import Workers, local_client
+from pipeline.rows import rows_of, shards_of
 from pipeline.schemas import table_from_rows
-from pipeline.stage import Plan, Stage, rows_of, run_stage, shards_of
+from pipeline.stage import Plan, Stage, run_stage
 
 STAGE = Stage("extract", algorithm=1, rows_out=rows_of("extracts"), primary="extracts")
 
