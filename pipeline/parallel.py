@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -115,19 +116,16 @@ def _windowed(client: Client, task: Task, shards: Sequence[Shard]) -> Iterator[R
 
 
 def _result(client: Client, future: Future[Any], task: Task, shard: Shard) -> Receipt:
+    """Return a shard's receipt; where the worker that holds it dies before it is fetched, another makes it anew."""
     from distributed import KilledWorker
 
-    if future.status == "finished":
+    try:
         receipt: Receipt = future.result()
         return receipt
-    if future.cancelled():
-        raise FacadeError(
-            "the Dask scheduler went away; start it and run the same command again, it goes on from here."
-        )
-    error = future.exception()
-    if isinstance(error, KilledWorker):
+    except KilledWorker:
         return task.alone(shard, _memory(client))
-    raise error
+    except CancelledError:
+        raise FacadeError("the Dask scheduler went away; start it and run the same command again.") from None
 
 
 def _window(client: Client) -> int:

@@ -17,4 +17,5 @@ rm -rf "$1"
 "$UV" build -q --wheel --out-dir "$1/dist" .
 "$UV" pip install -q --python "$1/bin/python" -r requirements.lock
 "$UV" pip install -q --python "$1/bin/python" --no-deps "$1"/dist/*.whl
-"$1/bin/pytest"
+# Killed processes and full disks are the operating system's, not the Python version's: `make test` has them.
+"$1/bin/pytest" --ignore=tests/pipeline/test_faults.py
