@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -44,33 +44,31 @@ SPLITS = ("train", "val", "test")
 FORMAT = 1
 
 
+Map = tuple[Annotated[int, Field(ge=1)], Annotated[float, Field(gt=0)], Annotated[int, Field(ge=1)]]
+
+
 class CalibrateConfig(Settings):
     """Which priors to fit.
 
     Attributes:
         input: the detector's input size, 300 or 512.
-        slots: shapes a cell on each map, fine to coarse; None is the paper's.
+        maps: (cells a side, step in pixels, shapes a cell) of each map, fine to coarse; None is the paper's.
         stride4: one more map of 75x75 (300) for small windows.
         datasets: fit and judge on these; empty is all of the work folder.
         seed: of the jitter and of the sample.
     """
 
     input: Literal[300, 512] = 300
-    slots: tuple[int, ...] | None = None
+    maps: Annotated[tuple[Map, ...], Field(min_length=1)] | None = None
     stride4: bool = False
     datasets: tuple[str, ...] = ()
     seed: int = Field(default=0, ge=0)
 
     def grid(self) -> Grid:
         """Return where the fitted priors go."""
-        maps = GRIDS[self.input].maps
-        if self.stride4:
-            maps = ((STRIDE_4[0] * self.input // SQUASHED, *STRIDE_4[1:]), *maps)
-        if self.slots is None:
-            return Grid(self.input, maps)
-        if len(self.slots) != len(maps) or min(self.slots) < 1:
-            raise FacadeError(f"calibrate.slots is {list(self.slots)}, expected {len(maps)} numbers of at least 1.")
-        return Grid(self.input, tuple((cells, step, n) for (cells, step, _), n in zip(maps, self.slots, strict=True)))
+        maps = self.maps or GRIDS[self.input].maps
+        fine = ((STRIDE_4[0] * self.input // SQUASHED, *STRIDE_4[1:]),) if self.stride4 else ()
+        return Grid(self.input, (*fine, *maps))
 
 
 @dataclass(frozen=True)

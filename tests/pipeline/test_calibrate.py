@@ -143,7 +143,7 @@ def test_the_stage_writes_what_train_takes(described) -> None:
 
 @pytest.mark.parametrize(
     ("config", "count"),
-    [({"stride4": True}, 31232), ({"slots": (2, 2, 2, 2, 2, 2)}, 2 * 1940 + 2 * 4 - 8)],
+    [({"stride4": True}, 31232), ({"maps": ((38, 8, 2), (10, 32, 5))}, 2 * 38 * 38 + 500)],
 )
 def test_any_budget_and_a_stride_4_map(described, config: dict, count: int) -> None:
     calibrate.run(described.context, CalibrateConfig(**config))
@@ -151,9 +151,10 @@ def test_any_budget_and_a_stride_4_map(described, config: dict, count: int) -> N
     assert 0.9 * count < rows["greedy"] <= count
 
 
-def test_slots_for_another_number_of_maps_are_one_sentence(described) -> None:
-    with pytest.raises(FacadeError, match="expected 6 numbers of at least 1"):
-        calibrate.run(described.context, CalibrateConfig(slots=(4, 4)))
+@pytest.mark.parametrize("maps", [(), ((38, 8),), ((38, -8, 4),), ((38, 8, 0),)])
+def test_maps_that_cannot_be_are_refused(maps: tuple) -> None:
+    with pytest.raises(ValueError, match="maps"):
+        CalibrateConfig(maps=maps)
 
 
 def test_before_describe_it_says_what_to_run(workplace: Callable, many: Path, cards: tuple[str, str]) -> None:
