@@ -37,7 +37,7 @@ class DescribeConfig(Settings):
 
 def images_counted(tables: Mapping[str, pa.Table]) -> int:
     """Return how many images a shard's counts are of."""
-    return sum(histogram(tables["shapes"], "images", IMAGE).values())
+    return sum(histogram(tables["shapes"], "images", IMAGE).values()) if "shapes" in tables else 0
 
 
 STAGE = Stage("describe", algorithm=1, rows_out=images_counted, primary=None)

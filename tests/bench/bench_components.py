@@ -6,6 +6,7 @@ python tests/bench/bench_components.py SHARED_DATA
 import statistics
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,7 @@ def on_runs(codes: np.ndarray) -> int:
     count = 0
     for members in ([WINDOW, DOOR], [BUILDING, WINDOW, DOOR]):
         layer = np.where(np.isin(names, members), names if len(members) == 2 else 0, -1)
-        chosen = runs.select(layer >= 0)
-        count += len(find_regions(type(runs)(layer[layer >= 0], *list(vars(chosen).values())[1:])).areas)
+        count += len(find_regions(replace(runs, values=layer).select(layer >= 0)).areas)
     return count
 
 
