@@ -16,17 +16,25 @@ A bare `boxes` is xyxy in pixels, half-open; any other format is in the name.
 from __future__ import annotations
 
 from ssd.boxes import area_xyxy, clip_xyxy, cxcywh_to_xyxy, iou_xyxy, xyxy_to_cxcywh
+from ssd.codec import NO_VARIANCES, decode_offsets, encode_xyxy
+from ssd.containers import Detections, Target, TargetBatch
 from ssd.presets import PRESETS, paper_formula, preset, shapes_at, with_inverses
 from ssd.priors import PriorMap, PriorSpec, bounded
 
 __all__ = [
+    "NO_VARIANCES",
     "PRESETS",
+    "Detections",
     "PriorMap",
     "PriorSpec",
+    "Target",
+    "TargetBatch",
     "area_xyxy",
     "bounded",
     "clip_xyxy",
     "cxcywh_to_xyxy",
+    "decode_offsets",
+    "encode_xyxy",
     "iou_xyxy",
     "paper_formula",
     "preset",
