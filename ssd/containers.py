@@ -64,7 +64,7 @@ class TargetBatch:
     """The targets of B images in one block, which the loss works on without a loop.
 
     Attributes:
-        boxes: (B, G, 4); images with fewer than G boxes are filled up with boxes of label 0.
+        boxes: (B, G, 4), G at least 1; images with fewer boxes are filled up with boxes of label 0.
         labels: (B, G); 0 where there is no box.
         ignore: (B, G).
         labelled: (B, C).
@@ -78,7 +78,8 @@ class TargetBatch:
     @classmethod
     def of(cls, targets: Sequence[Target], classes: int) -> TargetBatch:
         """Return the block of so many targets; `classes` is C, background included."""
-        count, most = len(targets), max((len(target.labels) for target in targets), default=0)
+        count = len(targets)
+        most = max((len(target.labels) for target in targets), default=0) or 1
         boxes = torch.zeros((count, most, 4))
         boxes[..., 2:] = 1.0  # what fills up has a size, so that nothing is divided by zero
         labels = torch.zeros((count, most), dtype=torch.int64)
