@@ -1,0 +1,93 @@
+"""What every network shows: feature maps with names, on one grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from torch import Tensor, nn
+
+__all__ = ["EXTRAS", "NAMES", "Backbone", "BackboneConfig", "kaiming", "xavier"]
+
+NAMES: Final = ("vgg16", "mobilenet_v2", "tiny")
+# Stride, kernel and padding of the extra maps, after the one of stride 16: the paper's SSD300, and its SSD512.
+EXTRAS: Final = {
+    300: ((2, 3, 1), (2, 3, 1), (1, 3, 0), (1, 3, 0)),
+    512: ((2, 3, 1), (2, 3, 1), (2, 3, 1), (2, 3, 1), (1, 4, 1)),
+}
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Which network, and what of it the heads see.
+
+    Attributes:
+        name: One of `NAMES`.
+        sources: The maps to predict from, by name, finest first; none: all of the paper's.
+        layout: 300 or 512, whose extra layers.
+        fusion: "concat" joins conv4_3 with the upsampled conv5_3 (Feature-Fused SSD); VGG-16 only.
+    """
+
+    name: str = "vgg16"
+    sources: tuple[str, ...] = ()
+    layout: int = 300
+    fusion: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sources", tuple(self.sources))
+        if self.name not in NAMES:
+            raise ValueError(f"The backbones are {', '.join(NAMES)}; got {self.name!r}.")
+        if self.layout not in EXTRAS:
+            raise ValueError(f"The layouts are {', '.join(map(str, EXTRAS))}; got {self.layout!r}.")
+        if self.fusion not in {None, "concat"} or (self.fusion and self.name != "vgg16"):
+            raise ValueError(f"The fusion of vgg16 is 'concat' or none, others have none; got {self.fusion!r}.")
+
+
+class Backbone(nn.Module):
+    """A network with named feature maps.
+
+    Attributes:
+        names: The maps that `forward` gives, finest first.
+        channels: The channels of each.
+    """
+
+    names: tuple[str, ...]
+    channels: tuple[int, ...]
+
+    def __init__(self, config: BackboneConfig, known: Mapping[str, int], optional: str) -> None:
+        """Choose the maps to give: those asked for, else all of the known (name to channels) but the optional one."""
+        super().__init__()
+        chosen = config.sources or tuple(name for name in known if name != optional)
+        if list(chosen) != [name for name in known if name in chosen]:
+            raise ValueError(f"The maps to predict from are some of {', '.join(known)}, in this order; got {chosen}.")
+        self.names, self.channels = chosen, tuple(known[name] for name in chosen)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return the maps named by `names`, each (B, channels, rows, columns), of normalised images (B, 3, H, W)."""
+        maps = self.maps(images)
+        return [maps[name] for name in self.names]
+
+    def maps(self, images: Tensor) -> dict[str, Tensor]:
+        """Return all maps by name."""
+        raise NotImplementedError
+
+    def _depth(self, extras: Sequence[str]) -> int:
+        """Return how many of the extra layers are needed: those up to the last map that is predicted from."""
+        return max((number for number, name in enumerate(extras, start=1) if name in self.names), default=0)
+
+
+def xavier(module: nn.Module) -> None:
+    """Draw the weights of a convolution as the paper does; its bias becomes 0."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def kaiming(module: nn.Module) -> None:
+    """Draw the weights of a convolution that a rectifier follows; its bias becomes 0."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

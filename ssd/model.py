@@ -1,0 +1,109 @@
+"""The detector's network, and all that it takes to make one again: priors, classes, backbone, normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from ssd.backbones import BackboneConfig, make_backbone
+from ssd.heads import Heads
+from ssd.priors import PriorSpec
+
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SSD", "ModelConfig"]
+
+IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
+IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+
+Three = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a network is made of.
+
+    Attributes:
+        priors: Where it looks; its `input_size` is the size that photos are brought to.
+        classes: What it finds, in the order of the labels: the first has label 1, 0 is background.
+        backbone: The network below the heads.
+        mean: Of red, green and blue from 0 to 1, taken off a photo.
+        std: What is left is divided by.
+    """
+
+    priors: PriorSpec
+    classes: tuple[str, ...]
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    mean: Three = IMAGENET_MEAN
+    std: Three = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        names = self.classes
+        if isinstance(names, str) or not names or len(set(names)) != len(names) or "" in names:
+            raise ValueError(f"The classes of a model are different names, background not among them; got {names!r}.")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
+            raise ValueError(f"A mean and a std are three numbers, each std above 0; got {self.mean}, {self.std}.")
+        for name in ("classes", "mean", "std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the config as what `json.dumps` takes; `from_json` gives it back, equal."""
+        plain = {"classes": list(self.classes), "mean": list(self.mean), "std": list(self.std)}
+        backbone = {**asdict(self.backbone), "sources": list(self.backbone.sources)}
+        return {"priors": self.priors.to_json(), "backbone": backbone, **plain}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ModelConfig:
+        """Return the config that `to_json` wrote."""
+        return cls(
+            priors=PriorSpec.from_json(data["priors"]),
+            classes=tuple(data["classes"]),
+            backbone=BackboneConfig(**data["backbone"]),
+            mean=data["mean"],
+            std=data["std"],
+        )
+
+
+class SSD(nn.Module):
+    """A single-shot detector: normalised photos in, offsets and logits of every prior out."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        shapes = [len(level.shapes) for level in config.priors.maps]
+        self.backbone = make_backbone(config.backbone)
+        light = config.backbone.name != "vgg16"
+        self.heads = Heads(self.backbone.channels, shapes, len(config.classes) + 1, light)
+        _check_grid(config)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return offsets (B, P, 4) and logits (B, P, C) of normalised images (B, 3, H, W)."""
+        offsets: Tensor
+        logits: Tensor
+        offsets, logits = self.heads(self.backbone(images))
+        return offsets, logits
+
+    def normalise(self, photos: Tensor) -> Tensor:
+        """Return photos (B, 3, H, W), red, green, blue from 0 to 255, as the network takes them."""
+        mean = torch.tensor(self.config.mean, device=photos.device).mul_(255)[:, None, None]
+        scale = torch.tensor(self.config.std, device=photos.device).mul_(255).reciprocal_()[:, None, None]
+        return (photos - mean).mul_(scale)
+
+
+def _check_grid(config: ModelConfig) -> None:
+    """Refuse priors that do not lie on the network's maps: found by sending an image without content through it."""
+    with torch.device("meta"):
+        maps = make_backbone(config.backbone).eval()(torch.empty(1, 3, *config.priors.input_size))
+    got = [(features.shape[-2], features.shape[-1]) for features in maps]
+    priors = [level.size for level in config.priors.maps]
+    if got != priors:
+        raise ValueError(
+            f"The priors {config.priors.name} lie on maps of {_sizes(priors)} cells; {config.backbone.name} at "
+            f"{config.priors.input_size} shows {_sizes(got)}. Choose other priors, or the backbone's layout or sources."
+        )
+
+
+def _sizes(sizes: list[tuple[int, int]]) -> str:
+    return ", ".join(f"{rows}x{columns}" for rows, columns in sizes)
