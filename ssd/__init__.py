@@ -15,29 +15,60 @@ A bare `boxes` is xyxy in pixels, half-open; any other format is in the name.
 
 from __future__ import annotations
 
+from ssd.backbones import BackboneConfig, make_backbone
 from ssd.boxes import area_xyxy, clip_xyxy, cxcywh_to_xyxy, iou_xyxy, xyxy_to_cxcywh
+from ssd.checkpoint import Bundle, bundle_digest, load_bundle, save_bundle
 from ssd.codec import NO_VARIANCES, decode_offsets, encode_xyxy
 from ssd.containers import Detections, Target, TargetBatch
+from ssd.decoding import DECODE_PRESETS, DecodeConfig, Decoder
+from ssd.layouts import LAYOUTS, adopt, classes_of, layout_of, load_trunk
+from ssd.loss import Loss, LossConfig, MultiBoxLoss
+from ssd.matching import BACKGROUND, IGNORED, match
+from ssd.model import IMAGENET_MEAN, IMAGENET_STD, SSD, ModelConfig
 from ssd.presets import PRESETS, paper_formula, preset, shapes_at, with_inverses
 from ssd.priors import PriorMap, PriorSpec, bounded
 
 __all__ = [
+    "BACKGROUND",
+    "DECODE_PRESETS",
+    "IGNORED",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "LAYOUTS",
     "NO_VARIANCES",
     "PRESETS",
+    "SSD",
+    "BackboneConfig",
+    "Bundle",
+    "DecodeConfig",
+    "Decoder",
     "Detections",
+    "Loss",
+    "LossConfig",
+    "ModelConfig",
+    "MultiBoxLoss",
     "PriorMap",
     "PriorSpec",
     "Target",
     "TargetBatch",
+    "adopt",
     "area_xyxy",
     "bounded",
+    "bundle_digest",
+    "classes_of",
     "clip_xyxy",
     "cxcywh_to_xyxy",
     "decode_offsets",
     "encode_xyxy",
     "iou_xyxy",
+    "layout_of",
+    "load_bundle",
+    "load_trunk",
+    "make_backbone",
+    "match",
     "paper_formula",
     "preset",
+    "save_bundle",
     "shapes_at",
     "with_inverses",
     "xyxy_to_cxcywh",

@@ -1,0 +1,119 @@
+"""A bundle: a folder with a network's weights, and with all that it takes to run it. No pickle.
+
+`weights.safetensors` has the tensors, `model.json` the rest and the weights' sha256: the digest of a model is that of
+`model.json`. Other files in the folder belong to others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from ssd.decoding import DecodeConfig
+from ssd.model import SSD, ModelConfig
+
+__all__ = ["MODEL_FILE", "WEIGHTS_FILE", "Bundle", "bundle_digest", "load_bundle", "save_bundle"]
+
+FORMAT: Final = 1
+MODEL_FILE: Final = "model.json"
+WEIGHTS_FILE: Final = "weights.safetensors"
+# How photos are brought to the input; another release that does it otherwise must say so.
+PHOTOS: Final = {"channels": "red, green, blue", "resize": "squashed to the input, bilinear, antialiased"}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A network and how to use it.
+
+    Attributes:
+        model: In evaluation mode.
+        decode: How its outputs become detections.
+        trained: What it comes from, for people and programs: data digest, run, source of the weights.
+    """
+
+    model: SSD
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    trained: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_bundle(folder: Path, bundle: Bundle, dtype: torch.dtype = torch.float32) -> str:
+    """Write a bundle into a folder that was not there or is a bundle, at one stroke; return its digest.
+
+    `dtype` is how weights are stored, float16 in half the space; they are loaded as float32.
+    """
+    if folder.exists() and not (folder / MODEL_FILE).is_file():
+        raise FileExistsError(f"{folder} is there and is no bundle; name a folder that is not.")
+    tensors = {name: _stored(tensor, dtype) for name, tensor in bundle.model.state_dict().items()}
+    weights = save(tensors)
+    text = json.dumps(
+        {
+            "format": FORMAT,
+            **bundle.model.config.to_json(),
+            "photos": PHOTOS,
+            "decode": asdict(bundle.decode),
+            "trained": dict(bundle.trained),
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        },
+        indent=1,
+        allow_nan=False,
+    )
+    beside, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{part}") for part in ("new", "old"))
+    beside.mkdir(parents=True)
+    try:
+        (beside / WEIGHTS_FILE).write_bytes(weights)
+        (beside / MODEL_FILE).write_text(text, encoding="utf-8")
+        if folder.exists():
+            folder.rename(old)
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    return bundle_digest(folder)
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Return the bundle of a folder, its weights checked, its network in evaluation mode on the CPU."""
+    data = _read_json(folder)
+    try:
+        weights = (folder / WEIGHTS_FILE).read_bytes()
+        digest = hashlib.sha256(weights).hexdigest()
+        if digest != data["weights_sha256"]:
+            raise ValueError(f"its weights have the sha256 {digest}, {MODEL_FILE} says {data['weights_sha256']}")
+        if data["photos"] != PHOTOS:
+            raise ValueError(f"it wants photos as {data['photos']}, which this release does not do")
+        model = SSD(ModelConfig.from_json(data))
+        model.load_state_dict(load(weights))
+        return Bundle(model.eval(), DecodeConfig(**data["decode"]), data["trained"])
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"The bundle {folder} can't be used: {error}. Export or train it again.") from error
+
+
+def bundle_digest(folder: Path) -> str:
+    """Return the digest of a bundle: the sha256 of `model.json`, which has the weights' own."""
+    return hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest()
+
+
+def _read_json(folder: Path) -> dict[str, Any]:
+    try:
+        data = json.loads((folder / MODEL_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} is no bundle: a folder with {MODEL_FILE} and {WEIGHTS_FILE} ({error}).") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        got = data.get("format") if isinstance(data, dict) else data
+        raise ValueError(f"The bundle {folder} has format {got!r}; this release reads format {FORMAT}.")
+    return data
+
+
+def _stored(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return a tensor as it is written: floats as `dtype`, counts as they are."""
+    return tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
