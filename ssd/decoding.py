@@ -46,7 +46,7 @@ class DecodeConfig:
 
 DECODE_PRESETS: Final[Mapping[str, DecodeConfig]] = {
     "paper": DecodeConfig(),
-    "report": DecodeConfig(overlap=0.6),
+    "epfl": DecodeConfig(overlap=0.6),
 }
 
 

@@ -1,0 +1,143 @@
+"""Decoding keeps the best, one by one as in a batch; torchvision is the oracle in test_parity.py."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ssd import DECODE_PRESETS, DecodeConfig, Decoder, Detections, decoding, encode_xyxy, iou_xyxy
+
+from .samples import small_spec
+
+SPEC = small_spec()
+SURE = 12.0
+
+
+def outputs(images: int, background: float = 2.0) -> tuple[Tensor, Tensor]:
+    logits = torch.randn(images, SPEC.count, 4) * 2
+    logits[..., 0] += background
+    return torch.randn(images, SPEC.count, 4), logits
+
+
+def showing(boxes: Tensor, priors: list[int], labels: list[int], scores: list[float]) -> tuple[Tensor, Tensor]:
+    """What a network says that shows these boxes at those priors."""
+    offsets, logits = torch.zeros(1, SPEC.count, 4), torch.zeros(1, SPEC.count, 4)
+    logits[..., 0] = SURE
+    offsets[0, priors] = encode_xyxy(boxes, SPEC.priors_cxcywh()[priors], SPEC.variances)
+    for prior, label, score in zip(priors, labels, scores, strict=True):
+        rest = torch.tensor((1 - score) / 3)
+        logits[0, prior] = rest.log()
+        logits[0, prior, label] = torch.tensor(score).log()
+    return offsets, logits
+
+
+def same(first: Detections, second: Detections) -> bool:
+    return all(torch.equal(getattr(first, name), getattr(second, name)) for name in ("boxes", "labels", "scores"))
+
+
+def decode(offsets: Tensor, logits: Tensor, **config: float) -> list[Detections]:
+    found: list[Detections] = Decoder(SPEC, DecodeConfig(**config))(offsets, logits)
+    return found
+
+
+TWO = torch.tensor([[20.0, 20.0, 40.0, 44.0], [21.0, 20.0, 41.0, 44.0]])
+
+
+def test_what_is_shown_is_found() -> None:
+    found = decode(*showing(TWO[:1], [100], [2], [0.7]), score=0.1)[0]
+    torch.testing.assert_close(found.boxes, TWO[:1], rtol=0, atol=1e-3)
+    assert found.labels.tolist() == [2]
+    assert found.scores.tolist() == pytest.approx([0.7])
+
+
+def test_one_object_is_found_once() -> None:
+    found = decode(*showing(TWO, [100, 101], [2, 2], [0.6, 0.8]), score=0.2)[0]
+    assert found.scores.tolist() == pytest.approx([0.8])
+
+
+def test_classes_may_overlap_unless_they_may_not() -> None:
+    shown = showing(TWO, [100, 101], [1, 2], [0.6, 0.8])
+    assert decode(*shown, score=0.2)[0].labels.tolist() == [2, 1]
+    assert decode(*shown, score=0.2, across=0.5)[0].labels.tolist() == [2]
+
+
+def test_less_than_the_score_is_not_found() -> None:
+    shown = showing(TWO, [100, 101], [1, 2], [0.6, 0.8])
+    assert len(decode(*shown, score=0.7)[0]) == 1
+    assert len(decode(*shown, score=0.9)[0]) == 0
+    nothing = decode(*shown, score=0.9)[0]
+    assert nothing.boxes.shape == (0, 4)
+
+
+def test_a_box_outside_the_input_is_none() -> None:
+    outside = torch.tensor([[-30.0, 10.0, -5.0, 30.0], [100.0, 20.0, 160.0, 60.0]])
+    found = decode(*showing(outside, [0, 100], [1, 1], [0.9, 0.8]), score=0.1)[0]
+    torch.testing.assert_close(found.boxes, torch.tensor([[100.0, 20.0, 128.0, 60.0]]), rtol=0, atol=1e-3)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 4), st.floats(-2, 6), st.integers(0, 2**31), st.sampled_from([None, 0.3]))
+def test_a_batch_is_its_images_one_by_one(images: int, background: float, seed: int, across: float | None) -> None:
+    torch.manual_seed(seed)
+    offsets, logits = outputs(images, background)
+    decoder = Decoder(SPEC, DecodeConfig(across=across))
+    together = decoder(offsets, logits)
+    assert len(together) == images
+    for row, found in enumerate(together):
+        assert same(found, decoder(offsets[row : row + 1], logits[row : row + 1])[0])
+        check(found, decoder.config)
+
+
+def check(found: Detections, config: DecodeConfig) -> None:
+    """What holds for any detections."""
+    height, width = SPEC.input_size
+    assert len(found) <= config.keep
+    assert bool((found.scores > config.score).all())
+    assert torch.equal(found.scores, found.scores.sort(descending=True).values)
+    assert bool(((found.boxes >= 0) & (found.boxes <= torch.tensor([width, height] * 2))).all())
+    assert bool((found.boxes[:, 2:] > found.boxes[:, :2]).all())
+    overlap = iou_xyxy(found.boxes, found.boxes).fill_diagonal_(0)
+    if config.across is None:
+        overlap = overlap * (found.labels[:, None] == found.labels)
+    assert not len(found) or overlap.max() <= (config.overlap if config.across is None else config.across) + 1e-6
+
+
+def test_only_so_many_candidates_and_detections() -> None:
+    offsets, logits = outputs(2, background=-3)
+    everything = decode(offsets, logits, per_class=SPEC.count, keep=10_000)
+    assert all(len(found) > 40 for found in everything)
+    for few, all_of_it in zip(decode(offsets, logits, per_class=SPEC.count, keep=7), everything, strict=True):
+        assert torch.equal(few.scores, all_of_it.scores[:7])
+    assert all(len(found) <= 3 for found in decode(offsets, logits, per_class=1))
+
+
+@pytest.mark.parametrize("background", [-3.0, 2.0, 6.0])
+def test_at_once_as_on_a_gpu_is_the_same_as_in_loops(background: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    offsets, logits = outputs(5, background)
+    looped = decode(offsets, logits)
+    monkeypatch.setattr(decoding, "_suppress_in_loops", decoding._suppress_at_once)
+    for one, other in zip(looped, decode(offsets, logits), strict=True):
+        assert same(one, other)
+
+
+def test_background_everywhere_is_nothing_found() -> None:
+    offsets, logits = outputs(3, background=100.0)
+    assert [len(found) for found in decode(offsets, logits)] == [0, 0, 0]
+
+
+def test_half_precision_is_decoded_in_single() -> None:
+    offsets, logits = (part.bfloat16() for part in outputs(1))
+    assert same(decode(offsets, logits)[0], decode(offsets.float(), logits.float())[0])
+
+
+def test_the_presets_are_those_of_the_paper_and_the_report() -> None:
+    paper, report = DECODE_PRESETS["paper"], DECODE_PRESETS["epfl"]
+    assert (paper.score, paper.overlap, paper.keep) == (0.01, 0.45, 200)
+    assert (report.score, report.overlap, report.keep) == (0.01, 0.6, 200)
+
+
+@pytest.mark.parametrize("wrong", [{"score": 1.5}, {"overlap": -0.1}, {"keep": 0}, {"per_class": 0}, {"across": 2.0}])
+def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="Decoding has"):
+        DecodeConfig(**wrong)
