@@ -20,15 +20,18 @@ from ssd.codec import NO_VARIANCES, decode_offsets, encode_xyxy
 from ssd.containers import Detections, Target, TargetBatch
 from ssd.presets import PRESETS, paper_formula, preset, shapes_at, with_inverses
 from ssd.priors import PriorMap, PriorSpec, bounded
+from ssd.resampling import Plan, apply_plans, map_target, resize_photo
 
 __all__ = [
     "NO_VARIANCES",
     "PRESETS",
     "Detections",
+    "Plan",
     "PriorMap",
     "PriorSpec",
     "Target",
     "TargetBatch",
+    "apply_plans",
     "area_xyxy",
     "bounded",
     "clip_xyxy",
@@ -36,8 +39,10 @@ __all__ = [
     "decode_offsets",
     "encode_xyxy",
     "iou_xyxy",
+    "map_target",
     "paper_formula",
     "preset",
+    "resize_photo",
     "shapes_at",
     "with_inverses",
     "xyxy_to_cxcywh",
