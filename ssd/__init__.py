@@ -15,6 +15,8 @@ A bare `boxes` is xyxy in pixels, half-open; any other format is in the name.
 
 from __future__ import annotations
 
+from ssd.augmentation import augment, plan_augmentation
+from ssd.augmentation_config import AUGMENTATIONS, NO_AUGMENTATION, AugmentationConfig
 from ssd.boxes import area_xyxy, clip_xyxy, cxcywh_to_xyxy, iou_xyxy, xyxy_to_cxcywh
 from ssd.codec import NO_VARIANCES, decode_offsets, encode_xyxy
 from ssd.containers import Detections, Target, TargetBatch
@@ -23,8 +25,11 @@ from ssd.priors import PriorMap, PriorSpec, bounded
 from ssd.resampling import Plan, apply_plans, map_target, resize_photo
 
 __all__ = [
+    "AUGMENTATIONS",
+    "NO_AUGMENTATION",
     "NO_VARIANCES",
     "PRESETS",
+    "AugmentationConfig",
     "Detections",
     "Plan",
     "PriorMap",
@@ -33,6 +38,7 @@ __all__ = [
     "TargetBatch",
     "apply_plans",
     "area_xyxy",
+    "augment",
     "bounded",
     "clip_xyxy",
     "cxcywh_to_xyxy",
@@ -41,6 +47,7 @@ __all__ = [
     "iou_xyxy",
     "map_target",
     "paper_formula",
+    "plan_augmentation",
     "preset",
     "resize_photo",
     "shapes_at",
