@@ -15,6 +15,8 @@ A bare `boxes` is xyxy in pixels, half-open; any other format is in the name.
 
 from __future__ import annotations
 
+from ssd.augmentation import augment, plan_augmentation
+from ssd.augmentation_config import AUGMENTATIONS, NO_AUGMENTATION, AugmentationConfig
 from ssd.backbones import BackboneConfig, make_backbone
 from ssd.boxes import area_xyxy, clip_xyxy, cxcywh_to_xyxy, iou_xyxy, xyxy_to_cxcywh
 from ssd.checkpoint import Bundle, bundle_digest, load_bundle, save_bundle
@@ -27,17 +29,21 @@ from ssd.matching import BACKGROUND, IGNORED, match
 from ssd.model import IMAGENET_MEAN, IMAGENET_STD, SSD, ModelConfig
 from ssd.presets import PRESETS, paper_formula, preset, shapes_at, with_inverses
 from ssd.priors import PriorMap, PriorSpec, bounded
+from ssd.resampling import Plan, apply_plans, map_target, resize_photo
 
 __all__ = [
+    "AUGMENTATIONS",
     "BACKGROUND",
     "DECODE_PRESETS",
     "IGNORED",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "LAYOUTS",
+    "NO_AUGMENTATION",
     "NO_VARIANCES",
     "PRESETS",
     "SSD",
+    "AugmentationConfig",
     "BackboneConfig",
     "Bundle",
     "DecodeConfig",
@@ -47,12 +53,15 @@ __all__ = [
     "LossConfig",
     "ModelConfig",
     "MultiBoxLoss",
+    "Plan",
     "PriorMap",
     "PriorSpec",
     "Target",
     "TargetBatch",
     "adopt",
+    "apply_plans",
     "area_xyxy",
+    "augment",
     "bounded",
     "bundle_digest",
     "classes_of",
@@ -65,9 +74,12 @@ __all__ = [
     "load_bundle",
     "load_trunk",
     "make_backbone",
+    "map_target",
     "match",
     "paper_formula",
+    "plan_augmentation",
     "preset",
+    "resize_photo",
     "save_bundle",
     "shapes_at",
     "with_inverses",
