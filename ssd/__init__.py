@@ -16,7 +16,7 @@ A bare `boxes` is xyxy in pixels, half-open; any other format is in the name.
 from __future__ import annotations
 
 from ssd.augmentation import augment, plan_augmentation
-from ssd.augmentation_config import AUGMENTATIONS, AugmentationConfig, NO_AUGMENTATION
+from ssd.augmentation_config import AUGMENTATIONS, NO_AUGMENTATION, AugmentationConfig
 from ssd.backbones import BackboneConfig, make_backbone
 from ssd.boxes import area_xyxy, clip_xyxy, cxcywh_to_xyxy, iou_xyxy, xyxy_to_cxcywh
 from ssd.checkpoint import Bundle, bundle_digest, load_bundle, save_bundle
@@ -27,37 +27,37 @@ from ssd.detector import Detector, runs_bfloat16
 from ssd.layouts import LAYOUTS, adopt, classes_of, layout_of, load_trunk
 from ssd.loss import Loss, LossConfig, MultiBoxLoss
 from ssd.matching import BACKGROUND, IGNORED, match
-from ssd.model import IMAGENET_MEAN, IMAGENET_STD, ModelConfig, SSD
+from ssd.model import IMAGENET_MEAN, IMAGENET_STD, SSD, ModelConfig
 from ssd.presets import PRESETS, paper_formula, preset, shapes_at, with_inverses
 from ssd.priors import PriorMap, PriorSpec, bounded
 from ssd.resampling import Plan, apply_plans, map_target, resize_photo
 
 __all__ = [
     "AUGMENTATIONS",
-    "AugmentationConfig",
     "BACKGROUND",
-    "BackboneConfig",
-    "Bundle",
     "DECODE_PRESETS",
-    "DecodeConfig",
-    "Decoder",
-    "Detections",
-    "Detector",
     "IGNORED",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "LAYOUTS",
+    "NO_AUGMENTATION",
+    "NO_VARIANCES",
+    "PRESETS",
+    "SSD",
+    "AugmentationConfig",
+    "BackboneConfig",
+    "Bundle",
+    "DecodeConfig",
+    "Decoder",
+    "Detections",
+    "Detector",
     "Loss",
     "LossConfig",
     "ModelConfig",
     "MultiBoxLoss",
-    "NO_AUGMENTATION",
-    "NO_VARIANCES",
-    "PRESETS",
     "Plan",
     "PriorMap",
     "PriorSpec",
-    "SSD",
     "Target",
     "TargetBatch",
     "adopt",

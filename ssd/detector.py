@@ -30,7 +30,8 @@ class Detector:
         self.device, self.dtype = torch.device(device), torch.bfloat16 if half else torch.float32
         self.input_size = bundle.model.config.priors.input_size
         model = _folded(copy.deepcopy(bundle.model).eval())
-        self.model = model.to(self.device, self.dtype).to(memory_format=torch.channels_last)
+        model = model.to(self.device, self.dtype)
+        self.model: SSD = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.decoder = Decoder(bundle.model.config.priors, bundle.decode).to(self.device)
 
     def __call__(self, photos: Sequence[Tensor]) -> list[Detections]:
