@@ -1,0 +1,85 @@
+"""Rows of many images say what the images' tensors say, and are refused where they mean nothing."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ssd import DetectionRows, Detections, Target, TruthRows
+
+BOXES, NONE = torch.tensor([[0.0, 0.0, 2.0, 2.0], [1.0, 1.0, 3.0, 4.0]]), torch.zeros(0, dtype=torch.int64)
+LABELS = torch.tensor([2, 1])
+
+
+def test_detections_of_images_stand_in_their_order() -> None:
+    empty = Detections(torch.zeros((0, 4)), NONE, torch.zeros(0))
+    rows = DetectionRows.of([Detections(BOXES, LABELS, torch.tensor([0.5, 0.25])), empty, empty])
+    more = DetectionRows.of([empty, Detections(BOXES[:1], LABELS[:1], torch.tensor([1.0]))])
+    assert rows.images.tolist() == [0, 0]
+    assert more.images.tolist() == [1]
+    assert rows.labels.tolist() == LABELS.tolist()
+    assert rows.scores.tolist() == [0.5, 0.25]
+    assert rows.boxes.tolist() == BOXES.tolist()
+    assert len(rows) == 2
+
+
+def test_truths_of_images_keep_their_flags() -> None:
+    flags, labelled = torch.tensor([False, True]), torch.tensor([True, True, True, False])
+    rows = TruthRows.of([Target(BOXES, LABELS), Target(BOXES, LABELS, flags, labelled)], 4)
+    assert rows.ignore is not None
+    assert rows.labelled is not None
+    assert rows.images.tolist() == [0, 0, 1, 1]
+    assert rows.ignore.tolist() == [False, False, False, True]
+    assert rows.labelled.tolist() == [[True] * 4, labelled.tolist()]
+    assert rows.labelled_at(np.array([0, 1]), np.array([3, 3])).tolist() == [True, False]
+    assert rows.positives().tolist() == [0, 1, 2, 0]
+
+
+def test_no_image_has_no_rows() -> None:
+    detections, truths = DetectionRows.of([]), TruthRows.of([], 3)
+    assert detections.boxes.shape == truths.boxes.shape == (0, 4)
+    assert len(detections) == len(truths) == 0
+    assert truths.positives().tolist() == [0, 0, 0]
+
+
+def test_a_target_that_names_other_classes_is_refused() -> None:
+    target = Target(torch.zeros((0, 4)), NONE, labelled=torch.ones(2, dtype=torch.bool))
+    with pytest.raises(ValueError, match="names 2 classes"):
+        TruthRows.of([target], 3)
+
+
+ROWS = {"images": np.array([0]), "labels": np.array([1]), "boxes": np.array([[0.0, 0.0, 2.0, 2.0]])}
+FOUND, TRUE = {**ROWS, "scores": np.array([0.5])}, {**ROWS, "classes": 2}
+
+
+@pytest.mark.parametrize(
+    ("make", "wrong", "said"),
+    [
+        (DetectionRows, {"boxes": np.zeros(4)}, "shape"),
+        (DetectionRows, {"boxes": np.zeros((1, 4), dtype=np.int64)}, "floats"),
+        (DetectionRows, {"boxes": np.array([[0.0, 0.0, math.nan, 1.0]])}, "finite"),
+        (DetectionRows, {"boxes": np.array([[0.0, 0.0, math.inf, 1.0]], dtype=np.float32)}, "finite"),
+        (DetectionRows, {"boxes": np.array([[-1e200, 0.0, 1e200, 1.0]])}, "finite"),
+        (DetectionRows, {"scores": np.array([math.nan])}, "finite"),
+        (DetectionRows, {"scores": np.array([1])}, "floats"),
+        (DetectionRows, {"scores": np.zeros(2)}, "shape"),
+        (DetectionRows, {"labels": np.array([0])}, "from 1"),
+        (DetectionRows, {"labels": np.array([1.0])}, "whole"),
+        (DetectionRows, {"images": np.array([-1])}, "from 0"),
+        (DetectionRows, {"images": np.array([2**40])}, "images"),
+        (TruthRows, {"labels": np.array([2])}, "2 classes"),
+        (TruthRows, {"classes": 0}, "background"),
+        (TruthRows, {"ignore": np.array([0])}, "bool"),
+        (TruthRows, {"labelled": np.ones((1, 3), dtype=bool)}, "labelled"),
+        (TruthRows, {"labelled": np.ones((0, 2), dtype=bool)}, "image 0"),
+        (TruthRows, {"labelled": np.array([[True, False]])}, "would not show"),
+    ],
+)
+def test_rows_that_mean_nothing_are_refused(make: Callable[..., Any], wrong: dict[str, Any], said: str) -> None:
+    right = FOUND if make is DetectionRows else TRUE
+    make(**right)
+    with pytest.raises(ValueError, match=said):
+        make(**{**right, **wrong})
