@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -95,6 +95,13 @@ class TargetBatch:
             if target.labelled is not None:
                 labelled[row] = _as_long_as(target.labelled, classes)
         return cls(boxes, labels, ignore, labelled)
+
+    def one_by_one(self) -> Iterator[TargetBatch]:
+        """Yield a batch for each image, without what fills it up."""
+        counts = (self.labels > 0).sum(dim=1).clamp(min=1).tolist()
+        for row, count in enumerate(counts):
+            part = slice(row, row + 1), slice(count)
+            yield TargetBatch(self.boxes[part], self.labels[part], self.ignore[part], self.labelled[part[0]])
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TargetBatch:
         """Return the batch on a device, its boxes as `dtype`; the copy to a GPU does not wait."""

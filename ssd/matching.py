@@ -23,6 +23,13 @@ def match(targets: TargetBatch, priors_xyxy: Tensor, threshold: float = 0.5) -> 
     as one overlaps it at all. Then every other prior above the threshold takes its best ground truth. What is left and
     lies by more than half inside a box marked `ignore` is IGNORED: no positive, and no negative either.
     """
+    if targets.boxes.device.type == "cpu" and len(targets.labels):
+        # One image's overlaps fit into the processor's cache, and nothing is spent on what fills up others.
+        return torch.cat([_match(image, priors_xyxy, threshold) for image in targets.one_by_one()])
+    return _match(targets, priors_xyxy, threshold)
+
+
+def _match(targets: TargetBatch, priors_xyxy: Tensor, threshold: float) -> Tensor:
     objects = (targets.labels > 0) & ~targets.ignore
     iou = iou_xyxy(targets.boxes.masked_fill(~objects[..., None], 0.0), priors_xyxy)
     overlap, truth = iou.max(dim=1)

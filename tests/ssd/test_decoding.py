@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssd import DECODE_PRESETS, DecodeConfig, Decoder, Detections, decoding, encode_xyxy, iou_xyxy
+from ssd import DECODE_PRESETS, DecodeConfig, Decoder, Detections, encode_xyxy, iou_xyxy
 
 from .samples import small_spec
 
@@ -112,13 +112,25 @@ def test_only_so_many_candidates_and_detections() -> None:
     assert all(len(found) <= 3 for found in decode(offsets, logits, per_class=1))
 
 
-@pytest.mark.parametrize("background", [-3.0, 2.0, 6.0])
+@pytest.mark.parametrize("background", [-3.0, 2.0, 6.0, 100.0])
 def test_at_once_as_on_a_gpu_is_the_same_as_in_loops(background: float, monkeypatch: pytest.MonkeyPatch) -> None:
     offsets, logits = outputs(5, background)
     looped = decode(offsets, logits)
-    monkeypatch.setattr(decoding, "_suppress_in_loops", decoding._suppress_at_once)
+    monkeypatch.setattr(Decoder, "in_loops", lambda *_: False)
     for one, other in zip(looped, decode(offsets, logits), strict=True):
         assert same(one, other)
+
+
+@pytest.mark.parametrize("keep", [1, 5, 20, 60, 300])
+@pytest.mark.parametrize("across", [None, 0.2])
+def test_the_first_few_give_what_all_would_give(keep: int, across: float | None) -> None:
+    """Also where so much is suppressed that the first few do not suffice."""
+    offsets, logits = outputs(3, background=-2)
+    for overlap in (0.01, 0.3, 0.9):
+        some = decode(offsets, logits, keep=keep, across=across, overlap=overlap)
+        everything = decode(offsets, logits, keep=SPEC.count * 3, across=across, overlap=overlap)
+        for few, whole in zip(some, everything, strict=True):
+            assert same(few, Detections(whole.boxes[:keep], whole.labels[:keep], whole.scores[:keep]))
 
 
 def test_background_everywhere_is_nothing_found() -> None:

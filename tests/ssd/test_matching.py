@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssd import BACKGROUND, IGNORED, Target, TargetBatch, iou_xyxy, match, preset
+from ssd import BACKGROUND, IGNORED, Target, TargetBatch, iou_xyxy, match, matching, preset
 
 from .samples import SIDE, boxes_inside, random_boxes, random_target, small_spec
 
@@ -93,6 +93,7 @@ def test_a_batch_is_its_images_one_by_one(count: int) -> None:
     targets = [Target(random_boxes(n, 300, 300), torch.ones(n, dtype=torch.int64)) for n in (count, 3, 0)]
     together = matched(targets, priors)
     assert together == [matched([target], priors)[0] for target in targets]
+    assert together == matching._match(TargetBatch.of(targets, 4), priors, 0.5).tolist(), "at once, as on a GPU"
     assert [len(set(row) - {BACKGROUND}) for row in together] == [count, 3, 0]
 
 

@@ -1,0 +1,168 @@
+"""The detector beside torchvision's SSD300: decoding, the whole call, and what lies outside the network.
+
+python tests/bench/bench_detector.py [ROUNDS]
+
+Batches of 8, two threads, contenders in turn, medians. Decoding runs on what a network says that was trained, in the
+first minutes of this script, on drawn facades; and on noise in which every prior is a candidate of every class.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.models.detection import ssd300_vgg16
+from torchvision.models.detection.image_list import ImageList
+
+from pipeline.synthetic import Drawing, draw
+from ssd import (
+    AUGMENTATIONS,
+    LAYOUTS,
+    SSD,
+    BackboneConfig,
+    Bundle,
+    DecodeConfig,
+    Decoder,
+    Detector,
+    ModelConfig,
+    MultiBoxLoss,
+    PriorSpec,
+    Target,
+    TargetBatch,
+    adopt,
+    augment,
+    bounded,
+    preset,
+    resize_photo,
+)
+
+CLASSES, BATCH = ("building", "window", "door"), 8
+SETTINGS = DecodeConfig()
+
+
+def photo_of(drawing: Drawing) -> Tensor:
+    return torch.tensor(drawing.photo).permute(2, 0, 1).contiguous()
+
+
+def target_of(drawing: Drawing) -> Target:
+    seen = [box for box in drawing.boxes if box.label in CLASSES]
+    boxes = torch.tensor([[box.xmin, box.ymin, box.xmax, box.ymax] for box in seen], dtype=torch.float32)
+    return Target(boxes.reshape(-1, 4), torch.tensor([1 + CLASSES.index(box.label) for box in seen], dtype=torch.int64))
+
+
+def trained(spec: PriorSpec, steps: int = 400) -> SSD:
+    """The tiny network after some minutes with 150 drawn facades."""
+    torch.manual_seed(0)
+    drawings = [draw(seed) for seed in range(100, 250)]
+    photos, targets = [photo_of(drawing) for drawing in drawings], [target_of(drawing) for drawing in drawings]
+    model = SSD(ModelConfig(spec, CLASSES, BackboneConfig("tiny"))).to(memory_format=torch.channels_last)
+    loss, generator = MultiBoxLoss(spec), np.random.default_rng(0)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
+    model.train()
+    for _ in range(steps):
+        chosen = generator.choice(len(photos), 16, replace=False)
+        some = [photos[n] for n in chosen], [targets[n] for n in chosen]
+        inputs, shown = augment(*some, AUGMENTATIONS["epfl"], spec.input_size, generator)
+        total = loss(*model(model.normalise(inputs)), TargetBatch.of(shown, 1 + len(CLASSES))).total
+        optimiser.zero_grad()
+        total.backward()
+        optimiser.step()
+        schedule.step()
+    print(f"trained {steps} steps to a loss of {total.item():.2f}", flush=True)
+    return model.eval()
+
+
+def race(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median milliseconds a photo of each, run in turn."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(rounds + 1):
+        for name, run in contenders.items():
+            start = time.perf_counter()
+            run()
+            if turn:
+                times[name].append((time.perf_counter() - start) * 1000 / BATCH)
+    medians = {name: statistics.median(rows) for name, rows in times.items()}
+    first = next(iter(medians.values()))
+    for name, median in medians.items():
+        print(f"| {name} | {median:.2f} | {median / first:.2f} | {1000 / median:.1f} |", flush=True)
+    return medians
+
+
+def torchvision_ssd() -> torch.nn.Module:
+    """torchvision's SSD300 with random weights, its heads scaled so that it finds some things and not everything."""
+    theirs = ssd300_vgg16(
+        weights=None,
+        weights_backbone=None,
+        num_classes=1 + len(CLASSES),
+        score_thresh=SETTINGS.score,
+        nms_thresh=SETTINGS.overlap,
+        topk_candidates=SETTINGS.per_class,
+        detections_per_img=SETTINGS.keep,
+    ).eval()
+    with torch.no_grad():
+        photo = photo_of(draw(0)).float() / 255
+        said = theirs.head(list(theirs.backbone(theirs.transform([photo])[0].tensors).values()))["cls_logits"]
+        parts = said.split(preset("paper_coco").counts_per_map, dim=1)
+        for layer, part in zip(theirs.head.classification_head.module_list, parts, strict=True):
+            layer.weight.mul_(1.5 / part.std())
+            layer.bias.copy_(torch.tensor([6.0, 0.0, 0.0, 0.0]).repeat(len(layer.bias) // 4))
+    return theirs
+
+
+def decoding(theirs: Any, spec: PriorSpec, rounds: int) -> None:
+    model, decoder = trained(spec), Decoder(spec, SETTINGS)
+    cells = [torch.empty(BATCH, 1, *level.size) for level in spec.maps]
+    anchors = theirs.anchor_generator(ImageList(torch.empty(BATCH, 3, 300, 300), [(300, 300)] * BATCH), cells)
+    inputs = torch.stack([resize_photo(photo_of(draw(seed)), 300, 300) for seed in range(BATCH)])
+    with torch.inference_mode():
+        said = {"trained": model(model.normalise(inputs.float()))}
+        said["worst"] = torch.randn(BATCH, spec.count, 4), torch.randn(BATCH, spec.count, 4)
+        for name, (offsets, logits) in said.items():
+            probable = (logits.softmax(dim=2)[..., 1:] > SETTINGS.score).sum(dim=(1, 2)).float().mean()
+            print(f"| decoding, {name}: {probable:.0f} candidates a photo | ms | of torchvision | a second |")
+            outputs, sizes = {"bbox_regression": offsets, "cls_logits": logits}, [(300, 300)] * BATCH
+            contenders = {
+                "torchvision": partial(theirs.postprocess_detections, outputs, anchors, sizes),
+                "ours": partial(decoder, offsets, logits),
+            }
+            race(contenders, 10 * rounds)
+
+
+def whole_call(theirs: Any, spec: PriorSpec, rounds: int) -> None:
+    layout = LAYOUTS["torchvision"]
+    ours = SSD(ModelConfig(spec, CLASSES, BackboneConfig(), layout.mean, layout.std)).eval()
+    adopt(ours, layout.convert(theirs.state_dict()), 1 + len(CLASSES))
+    half, whole = (Detector(Bundle(ours, SETTINGS), bfloat16=bfloat16) for bfloat16 in (True, False))
+    photos = [photo_of(draw(seed, 683, 512)) for seed in range(BATCH)]
+    inputs = torch.stack([resize_photo(photo, 300, 300) for photo in photos])
+    images = ours.normalise(inputs.float()).to(memory_format=torch.channels_last)
+    print(f"| photos to {sum(map(len, half(photos))) / BATCH:.0f} detections | ms | of torchvision | a second |")
+    with torch.inference_mode():
+        contenders = {
+            "torchvision, float32": lambda: theirs([photo.float() / 255 for photo in photos]),
+            "vgg16, float32": lambda: whole(photos),
+            "vgg16, bfloat16": lambda: half(photos),
+            "its network alone": lambda: half.model(images.bfloat16()),
+        }
+        medians = race(contenders, rounds)
+    print(f"outside the network: {medians['vgg16, bfloat16'] - medians['its network alone']:.2f} ms a photo")
+    light = SSD(ModelConfig(spec, CLASSES, BackboneConfig("mobilenet_v2"))).eval()
+    for outputs in light.heads.outputs:
+        outputs[-1].bias.data.copy_(torch.tensor([0.0] * 4 + [7.0, 0.0, 0.0, 0.0]).repeat(len(outputs[-1].bias) // 8))
+    ready = [Detector(Bundle(light, SETTINGS), bfloat16=bfloat16) for bfloat16 in (True, False)]
+    print("| photos to detections | ms | of the first | a second |")
+    race({f"mobilenet_v2, {detector.dtype}": partial(detector, photos) for detector in ready}, 3 * rounds)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    twin, priors = torchvision_ssd(), bounded(preset("paper_coco"))
+    turns = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    whole_call(twin, priors, turns)
+    decoding(twin, priors, turns)
