@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OTHER := .venv-other
+ALONE := .venv-alone
 
 .PHONY: demo test check test-all lock clean
 
@@ -20,9 +21,11 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# What needs another environment: the other Python, with the wheel that pip would install instead of this checkout.
+# What needs another environment: the other Python, with the wheel that pip would install instead of this checkout; and
+# the detector on a machine that has nothing but what it needs.
 test-all: $(READY)
 	PYTHON=$(PYTHON) UV=$(abspath $(BIN)/uv) sh tests/other_python.sh $(OTHER)
+	PYTHON=$(PYTHON) UV=$(abspath $(BIN)/uv) sh tests/detector_alone.sh $(ALONE)
 
 # Names and exact versions only, for both Pythons; run it after changing pyproject.toml.
 lock: $(READY)
@@ -30,7 +33,7 @@ lock: $(READY)
 	    --no-emit-index-url --upgrade -o requirements.lock
 
 clean:
-	rm -rf $(VENV) $(OTHER) demo
+	rm -rf $(VENV) $(OTHER) $(ALONE) demo
 
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))" \

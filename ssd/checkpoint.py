@@ -1,7 +1,8 @@
 """A bundle: a folder with a network's weights, and with all that it takes to run it. No pickle.
 
 `weights.safetensors` has the tensors, `model.json` the rest and the weights' sha256: the digest of a model is that of
-`model.json`. Other files in the folder belong to others.
+`model.json`. What else lies in the folder was made for this model (`operating.json`): another one that takes its place
+takes it away.
 """
 
 from __future__ import annotations
@@ -75,6 +76,10 @@ def save_bundle(folder: Path, bundle: Bundle, dtype: torch.dtype = torch.float32
         if folder.exists():
             folder.rename(old)
         beside.rename(folder)
+    except OSError:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

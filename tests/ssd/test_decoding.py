@@ -85,7 +85,11 @@ def test_a_batch_is_its_images_one_by_one(images: int, background: float, seed: 
     together = decoder(offsets, logits)
     assert len(together) == images
     for row, found in enumerate(together):
-        assert same(found, decoder(offsets[row : row + 1], logits[row : row + 1])[0])
+        alone = decoder(offsets[row : row + 1], logits[row : row + 1])[0]
+        # A softmax of another length rounds its last numbers otherwise.
+        torch.testing.assert_close(found.scores, alone.scores, rtol=0, atol=1e-6)
+        torch.testing.assert_close(found.boxes, alone.boxes, rtol=0, atol=1e-3)
+        assert torch.equal(found.labels, alone.labels)
         check(found, decoder.config)
 
 
