@@ -23,7 +23,7 @@ import torch
 from pipeline.bundle import open_bundle, photos_rule
 from pipeline.errors import FacadeError
 from pipeline.files import cannot_write
-from ssd import SSD, Bundle, bundle_digest
+from ssd import SSD, Bundle, Detector, bundle_digest
 from ssd.codec import MOST_GROWTH
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def export_model(folder: Path, out: Path, say: Callable[[str], None]) -> dict[st
     _check_packages()
     _check_place(out)
     bundle = open_bundle(folder)
-    say(f"model export: translating {folder}; this takes some ten seconds")
-    network = to_onnx(bundle.model)
+    say(f"model export: translating {folder}; this takes a while")
+    network = to_onnx(bundle)
     difference = largest_difference(network, bundle.model)
     if not difference <= MOST_DIFFERENCE:
         raise FacadeError(
@@ -65,8 +65,9 @@ def export_model(folder: Path, out: Path, say: Callable[[str], None]) -> dict[st
     return {"changed": True, "outputs": outputs, "digest": _sha256(network), "largest_difference": difference}
 
 
-def to_onnx(model: SSD) -> bytes:
+def to_onnx(bundle: Bundle) -> bytes:
     """Return the network as ONNX, for batches of any size, without a trace of where it was made."""
+    model = _quick_to_translate(bundle)
     images = torch.zeros(TRACED, 3, *model.config.priors.input_size)
     try:
         with warnings.catch_warnings():
@@ -132,6 +133,19 @@ def detector_json(bundle: Bundle, digest: str, photos: dict[str, str]) -> dict[s
 def _shortest(numbers: np.ndarray[Any, np.dtype[np.float32]]) -> list[list[float]]:
     """Return rows of float32 as the shortest numbers that become the same float32 again."""
     return [[float(str(number)) for number in row] for row in numbers]
+
+
+def _quick_to_translate(bundle: Bundle) -> SSD:
+    """Return the network as the detector runs it, batch norms folded, and with nothing done in place.
+
+    Batch norms as such, and ReLU6 in place, are what the translator of torch is slowest at.
+    """
+    model: SSD = Detector(bundle, bfloat16=False).model
+    model = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    for module in model.modules():
+        if isinstance(module, torch.nn.ReLU6):
+            module.inplace = False
+    return model
 
 
 def _forget_where(proto: onnx.ModelProto) -> None:

@@ -428,7 +428,7 @@ def test_the_example_in_the_readme_finds_what_the_detector_finds(
 
 def test_mobilenet_says_the_same_in_onnx() -> None:
     model = network("mobilenet_v2")
-    assert largest_difference(to_onnx(model), model) < 1e-4
+    assert largest_difference(to_onnx(Bundle(model)), model) < 1e-4
 
 
 def test_another_network_is_noticed_and_nothing_is_written(
