@@ -196,6 +196,71 @@ def verify(
     _finish("verify", command, debug)
 
 
+model_app = typer.Typer(help="Weights of other programs become bundles; bundles tell what they are, and become ONNX.")
+app.add_typer(model_app, name="model")
+
+Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder with a model.")]
+
+
+@model_app.callback(invoke_without_command=True)
+def model_root(context: typer.Context) -> None:
+    """Weights of other programs become bundles; bundles tell what they are, and become ONNX."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@model_app.command("import")
+def model_import(
+    file: Annotated[Path, typer.Argument(help="Weights of an SSD300 with VGG-16: .pth, .pt or .safetensors.")],
+    out: Annotated[Path, typer.Option(help="The bundle to write; an earlier one there is replaced.")],
+    classes: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="The classes, by label; as many others as you like start anew.")
+    ] = None,
+    priors: Annotated[
+        str | None, typer.Option(help="Other priors: a preset, or the priors.json of `calibrate`.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Make a bundle of weights of torchvision's ssd300_vgg16, of ssd.pytorch, or of the EPFL report's code."""
+
+    def command() -> dict[str, Any]:
+        from pipeline.model import import_model
+
+        return import_model(file, out, classes, priors, _say)
+
+    _finish_model("import", command, debug)
+
+
+@model_app.command("export")
+def model_export(
+    bundle: Bundle,
+    out: Annotated[Path, typer.Option(help="The folder to write; an earlier export there is replaced.")],
+    debug: Debug = False,
+) -> None:
+    """Write a bundle's network as ONNX, judged against PyTorch, and a JSON file with priors, classes and settings."""
+
+    def command() -> dict[str, Any]:
+        from pipeline.onnx_export import export_model
+
+        return export_model(bundle, out, _say)
+
+    _finish_model("export", command, debug)
+
+
+@model_app.command("show")
+def model_show(bundle: Bundle, debug: Debug = False) -> None:
+    """Tell what a bundle is: network, classes, priors, where it comes from; its weights are checked."""
+
+    def command() -> dict[str, Any]:
+        from pipeline.bundle import facts_of, text_of
+
+        found = facts_of(bundle)
+        _say(text_of(found))
+        return {"changed": False, "outputs": {}, **found}
+
+    _finish_model("show", command, debug)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; the way that `facade` starts."""
     signal.signal(signal.SIGTERM, _stop)
@@ -229,9 +294,20 @@ def _finish(stage: str, command: Callable[[], Outcome | dict[str, Any]], debug: 
     except KeyboardInterrupt:
         raise typer.Exit(_fail(stage, STOPPED, INTERRUPTED)) from None
     line = result if isinstance(result, dict) else asdict(result)
-    if line.get("changed") is False and stage not in {"verify"}:
+    if line.get("changed") is False and not stage.startswith(("verify", "model")):
         _say(f"{stage}: nothing to do, the tables are up to date")
     print(json.dumps(line), flush=True)  # noqa: T201 - the one line that programs read
+
+
+def _finish_model(name: str, command: Callable[[], dict[str, Any]], debug: bool) -> None:
+    """Run a command on models, whose line has a stage and seconds as all others, and no rows."""
+    stage, started = f"model {name}", time.monotonic()
+
+    def timed() -> dict[str, Any]:
+        result = command()
+        return {"stage": stage, "changed": result["changed"], "seconds": round(time.monotonic() - started, 3), **result}
+
+    _finish(stage, timed, debug)
 
 
 def _fail(stage: str, sentence: str, code: int) -> int:
@@ -249,7 +325,7 @@ def _sentence(error: BaseException) -> str:
 
 def _stage_named(arguments: Sequence[str] | None) -> str:
     words = [word for word in (arguments if arguments is not None else sys.argv[1:]) if not word.startswith("-")]
-    return words[0] if words else "facade"
+    return " ".join(words[: 2 if words[0] == "model" else 1]) if words else "facade"
 
 
 def _context(

@@ -35,7 +35,7 @@ class Heads(nn.Module):
         """Return offsets (B, P, 4) and logits (B, P, C), in the order of the priors: map, row, column, shape."""
         rows = []
         for layer, features in zip(self.outputs, maps, strict=True):
-            rows.append(layer(features).permute(0, 2, 3, 1).reshape(len(features), -1, 4 + self.classes))
+            rows.append(layer(features).permute(0, 2, 3, 1).reshape(features.shape[0], -1, 4 + self.classes))
         both = torch.cat(rows, dim=1)
         return both[..., :4], both[..., 4:]
 

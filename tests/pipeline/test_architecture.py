@@ -12,6 +12,8 @@ ONLY_IN = {
     "dask": {"pipeline/parallel.py"},
     "distributed": {"pipeline/parallel.py"},
     "mlflow": {"pipeline/tracking.py"},
+    "onnx": {"pipeline/onnx_export.py"},
+    "onnxruntime": {"pipeline/onnx_export.py"},
     "pickle": set(),
     "xml": set(),
 }

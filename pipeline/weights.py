@@ -1,0 +1,104 @@
+"""Files of weights that other programs saved: tensors by name, or a sentence about what the file is instead.
+
+Only here is a `.pth` opened, and never with the unpickler that runs what a file tells it to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline.errors import FacadeError, UsageError
+
+__all__ = ["Checkpoint", "read_checkpoint"]
+
+PICKLED = (".pth", ".pt", ".pth.tar")
+SAFE = ".safetensors"
+# Under which names training programs put the tensors beside epoch, optimiser and what else they keep.
+WRAPPERS = ("state_dict", "model", "model_state_dict")
+PARALLEL = "module."
+NOT_TENSORS = "only the program that made it can open it: there, save `torch.save(model.state_dict(), 'weights.pth')`"
+# Said of files that then open as they should, or that get a sentence of ours.
+KNOWN_WARNINGS = r"Detected pickle protocol|'torch\.load' received a zip file that looks like a TorchScript archive"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds: its name, the sha256 of its bytes, and its tensors by name."""
+
+    name: str
+    sha256: str
+    tensors: Mapping[str, Tensor]
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Return the tensors of a file, out of what programs wrap them in and without the prefix of DataParallel."""
+    name = path.name.lower()
+    if not name.endswith((*PICKLED, SAFE)):
+        raise UsageError(f"{path} is no file of weights by its name; those end with {', '.join(PICKLED)} or {SAFE}.")
+    with path.open("rb") as file:  # first of all: a file that is not there is the commonest mistake
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    tensors = _read_safetensors(path) if name.endswith(SAFE) else unwrapped(path, _unpickled(path))
+    return Checkpoint(path.name, sha256, without_prefix(tensors))
+
+
+def unwrapped(path: Path, value: Any) -> dict[str, Tensor]:
+    """Return the tensors by name that a loaded object is, or has below one of the usual keys."""
+    inside = value
+    while isinstance(inside, Mapping) and (key := next((key for key in WRAPPERS if key in inside), None)):
+        inside = inside[key]
+    if not isinstance(inside, Mapping) or not inside or not all(isinstance(one, Tensor) for one in inside.values()):
+        keys = f" with the keys {', '.join(map(str, list(value)[:5]))}" if isinstance(value, Mapping) else ""
+        raise FacadeError(
+            f"{path} holds a {type(value).__name__}{keys}, expected tensors by name, or such below one of the keys "
+            f"{', '.join(WRAPPERS)}; save the model's state_dict() and import that."
+        )
+    return {str(name): tensor for name, tensor in inside.items()}
+
+
+def without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors as they were named before DataParallel put them one level down."""
+    if not all(name.startswith(PARALLEL) for name in tensors):
+        return dict(tensors)
+    return {name.removeprefix(PARALLEL): tensor for name, tensor in tensors.items()}
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise FacadeError(f"{path} cannot be read as safetensors ({_short(error)}); fetch or save it again.") from None
+    return tensors
+
+
+def _unpickled(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=KNOWN_WARNINGS, category=UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torn and damaged files raised eleven classes, OSError and struct.error among them
+        raise FacadeError(_what_is_wrong(path, error)) from error
+
+
+def _what_is_wrong(path: Path, error: Exception) -> str:
+    if found := re.search(r"GLOBAL (\S+)", str(error)):
+        return f"{path} holds more than tensors ({found[1]}), and {NOT_TENSORS} and import that."
+    if "TorchScript" in str(error):
+        return f"{path} holds a TorchScript program, and {NOT_TENSORS} and import that."
+    return f"{path} is damaged, or not as torch.save writes by itself ({_short(error)}); fetch or save it again."
+
+
+def _short(error: Exception) -> str:
+    """Return the class of an error and the beginning of what it says, on one line."""
+    said = str(error).rpartition("WeightsUnpickler error:")[2]  # torch puts a page of advice around it
+    return f"{type(error).__name__}: {' '.join(said.split())[:80]}".rstrip(": .")
