@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
@@ -24,6 +22,7 @@ from pipeline.bundle import open_bundle, photos_rule
 from pipeline.errors import FacadeError
 from pipeline.files import cannot_write
 from ssd import SSD, Bundle, Detector, bundle_digest
+from ssd.checkpoint import write_folder
 from ssd.codec import MOST_GROWTH
 
 if TYPE_CHECKING:
@@ -58,7 +57,10 @@ def export_model(folder: Path, out: Path, say: Callable[[str], None]) -> dict[st
         )
     beside = detector_json(bundle, bundle_digest(folder), photos_rule(folder))
     beside["network"] = {"file": NETWORK_FILE, "sha256": _sha256(network), "input": INPUT, "outputs": list(OUTPUTS)}
-    _write(out, {NETWORK_FILE: network, SIDE_FILE: (json.dumps(beside) + "\n").encode()})
+    try:
+        write_folder(out, {NETWORK_FILE: network, SIDE_FILE: (json.dumps(beside) + "\n").encode()})
+    except OSError as error:
+        raise cannot_write(out, error) from error
     say(f"model export: {out / NETWORK_FILE} ({len(network) / 1e6:.1f} MB) and {out / SIDE_FILE}")
     say(f"model export: differs from PyTorch by at most {difference:.1e} of the outputs' scale, batches of 1 and 3")
     outputs = {"network": str(out / NETWORK_FILE), "detector": str(out / SIDE_FILE), "bytes": len(network)}
@@ -170,29 +172,6 @@ def _check_place(out: Path) -> None:
     others = sorted({file.name for file in out.iterdir()} - {NETWORK_FILE, SIDE_FILE}) if out.is_dir() else [out.name]
     if others:
         raise FacadeError(f"{out} is there and no earlier export ({others[0]} is in the way); name another folder.")
-
-
-def _write(out: Path, files: dict[str, bytes]) -> None:
-    """Write all files into a folder that is there as a whole or not at all."""
-    out = out.absolute()
-    beside, old = (out.with_name(f".{out.name}.{os.getpid()}.{part}") for part in ("new", "old"))
-    try:
-        beside.mkdir(parents=True)
-        for name, data in files.items():
-            (beside / name).write_bytes(data)
-        if out.exists():
-            out.rename(old)
-        try:
-            beside.rename(out)
-        except OSError:
-            if old.exists():
-                old.rename(out)
-            raise
-    except OSError as error:
-        raise cannot_write(out, error) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _sha256(data: bytes) -> str:

@@ -23,7 +23,7 @@ from safetensors.torch import load, save
 from ssd.decoding import DecodeConfig
 from ssd.model import SSD, ModelConfig
 
-__all__ = ["MODEL_FILE", "WEIGHTS_FILE", "Bundle", "bundle_digest", "load_bundle", "save_bundle"]
+__all__ = ["MODEL_FILE", "WEIGHTS_FILE", "Bundle", "bundle_digest", "load_bundle", "save_bundle", "write_folder"]
 
 FORMAT: Final = 1
 MODEL_FILE: Final = "model.json"
@@ -68,21 +68,7 @@ def save_bundle(folder: Path, bundle: Bundle, dtype: torch.dtype = torch.float32
         indent=1,
         allow_nan=False,
     )
-    beside, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{part}") for part in ("new", "old"))
-    beside.mkdir(parents=True)
-    try:
-        (beside / WEIGHTS_FILE).write_bytes(weights)
-        (beside / MODEL_FILE).write_text(text, encoding="utf-8")
-        if folder.exists():
-            folder.rename(old)
-        beside.rename(folder)
-    except OSError:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+    write_folder(folder, {WEIGHTS_FILE: weights, MODEL_FILE: text.encode()})
     return bundle_digest(folder)
 
 
@@ -106,6 +92,26 @@ def load_bundle(folder: Path) -> Bundle:
 def bundle_digest(folder: Path) -> str:
     """Return the digest of a bundle: the sha256 of `model.json`, which has the weights' own."""
     return hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest()
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files into a folder at one stroke, in place of what may be there: it is there as a whole, or as it was."""
+    folder = folder.absolute()
+    beside, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{part}") for part in ("new", "old"))
+    try:
+        beside.mkdir(parents=True)
+        for name, data in files.items():
+            (beside / name).write_bytes(data)
+        if folder.exists():
+            folder.rename(old)
+        beside.rename(folder)
+    except OSError:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _read_json(folder: Path) -> dict[str, Any]:
