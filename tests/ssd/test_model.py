@@ -1,6 +1,7 @@
 """Networks have the paper's grids and counts; a config makes its network again."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -150,3 +151,17 @@ def test_every_weight_learns() -> None:
 def test_what_does_not_fit_is_refused(make: object, message: str) -> None:
     with torch.device("meta"), pytest.raises(ValueError, match=message):
         make()  # type: ignore[operator]
+
+
+def test_the_example_of_the_readme_runs() -> None:
+    readme = Path(__file__).resolve().parents[2] / "README.md"
+    section = readme.read_text(encoding="utf-8").split("## The detector as a library")[1].split("\n## ")[0]
+    code = "\n".join(line[4:] for line in section.splitlines() if line.startswith("    "))
+    names: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    found = names["found"]
+    assert isinstance(found, list)
+    assert len(found) == 2
+    model = names["model"]
+    assert isinstance(model, SSD)
+    assert model.heads.outputs[0][-1].weight.grad is not None
