@@ -79,7 +79,7 @@ def labelled_photos(root: Path) -> tuple[list[Tensor], list[Target]]:
     return photos, targets
 
 
-def trained(spec: PriorSpec, data: Path, steps: int = 400) -> tuple[SSD, Tensor]:
+def trained(spec: PriorSpec, data: Path, steps: int = 1500) -> tuple[SSD, Tensor]:
     """MobileNetV2, its trunk as it came from ImageNet, after some minutes with CMP; and photos that it has not seen."""
     torch.manual_seed(0)
     photos, targets = labelled_photos(data)
