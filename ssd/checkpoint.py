@@ -82,8 +82,12 @@ def load_bundle(folder: Path) -> Bundle:
             raise ValueError(f"its weights have the sha256 {digest}, {MODEL_FILE} says {data['weights_sha256']}")
         if data["photos"] != PHOTOS:
             raise ValueError(f"it wants photos as {data['photos']}, which this release does not do")
-        model = SSD(ModelConfig.from_json(data))
-        model.load_state_dict(load(weights))
+        with torch.device("meta"):  # no weights are drawn that would be thrown away
+            model = SSD(ModelConfig.from_json(data))
+        tensors = {
+            name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in load(weights).items()
+        }
+        model.load_state_dict(tensors, assign=True)
         return Bundle(model.eval(), DecodeConfig(**data["decode"]), data["trained"])
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"The bundle {folder} can't be used: {error}. Export or train it again.") from error
