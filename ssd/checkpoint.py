@@ -105,7 +105,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         if folder.exists():
             folder.rename(old)
         beside.rename(folder)
-    except OSError:
+    except BaseException:  # an interrupt between the two renames must not cost the only copy
         if old.exists() and not folder.exists():
             old.rename(folder)
         raise

@@ -56,6 +56,25 @@ def test_a_bundle_takes_the_place_of_one_and_of_nothing_else(tmp_path: Path) -> 
     assert (tmp_path / "letters" / "dear.txt").read_text() == "keep me"
 
 
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError])
+def test_a_bundle_outlives_what_interrupts_its_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: type[BaseException]
+) -> None:
+    digest = save_bundle(tmp_path / "model", bundle(0))
+    rename = Path.rename
+
+    def fail_on_the_new(path: Path, target: Path) -> Path:
+        if path.name.endswith(".new"):
+            raise failure
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail_on_the_new)
+    with pytest.raises(failure):
+        save_bundle(tmp_path / "model", bundle(1))
+    assert bundle_digest(tmp_path / "model") == digest
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_other_weights_are_another_model(tmp_path: Path) -> None:
     digests = {save_bundle(tmp_path / str(seed), bundle(seed)) for seed in (0, 1)}
     assert len(digests) == 2
