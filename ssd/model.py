@@ -41,7 +41,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         names = self.classes
-        if isinstance(names, str) or not names or len(set(names)) != len(names) or "" in names:
+        if isinstance(names, str) or not names or len(set(names)) != len(names) or {"", "background"} & set(names):
             raise ValueError(f"The classes of a model are different names, background not among them; got {names!r}.")
         if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
             raise ValueError(f"A mean and a std are three numbers, each std above 0; got {self.mean}, {self.std}.")
