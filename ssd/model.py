@@ -87,9 +87,10 @@ class SSD(nn.Module):
 
     def normalise(self, photos: Tensor) -> Tensor:
         """Return photos (B, 3, H, W), red, green, blue from 0 to 255, as the network takes them."""
-        mean = torch.tensor(self.config.mean, device=photos.device).mul_(255)[:, None, None]
-        scale = torch.tensor(self.config.std, device=photos.device).mul_(255).reciprocal_()[:, None, None]
-        return (photos - mean).mul_(scale)
+        # Sent, not made on the device: a GPU is not waited for. No buffers, which `.to(torch.bfloat16)` would round.
+        numbers = torch.tensor([self.config.mean, self.config.std]).mul_(255)
+        mean, std = numbers.to(photos.device, non_blocking=True)[..., None, None].unbind()
+        return (photos - mean).mul_(std.reciprocal())
 
 
 def _check_grid(config: ModelConfig) -> None:
