@@ -211,9 +211,10 @@ def test_a_step_of_training_waits_for_no_gpu_but_to_match() -> None:
     assert made.count == 0
 
 
-def test_wrong_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match="a threshold between 0 and 1"):
-        LossConfig(threshold=1.0)
+@pytest.mark.parametrize("wrong", [{"threshold": 1.0}, {"negatives": 0.0}, {"negatives": torch.inf}, {"alpha": -1.0}])
+def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="all finite, and a threshold between 0 and 1"):
+        LossConfig(**wrong)
 
 
 def test_arguments_stay_as_they_were() -> None:
