@@ -60,7 +60,8 @@ def import_model(
         bundle, notes = adopted(checkpoint, layout, names, given)
     before = bundle_digest(out) if (out / MODEL_FILE).is_file() else None
     try:
-        digest = save_bundle(out, bundle)
+        with told(str(path)):
+            digest = save_bundle(out, bundle)
     except FileExistsError as error:
         raise FacadeError(str(error)) from None
     for note in notes:

@@ -55,6 +55,11 @@ def save_bundle(folder: Path, bundle: Bundle, dtype: torch.dtype = torch.float32
     if folder.exists() and not (folder / MODEL_FILE).is_file():
         raise FileExistsError(f"{folder} is there and is no bundle; name a folder that is not.")
     tensors = {name: _stored(tensor, dtype) for name, tensor in bundle.model.state_dict().items()}
+    if wild := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
+        raise ValueError(
+            f"Weights of a bundle are finite numbers as {dtype}; {len(wild)} tensors are not, the first is {wild[0]}. "
+            "The training diverged, or they are too large for the format: store float32."
+        )
     weights = save(tensors)
     text = json.dumps(
         {
@@ -109,7 +114,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         if folder.exists():
             folder.rename(old)
         beside.rename(folder)
-    except OSError:
+    except BaseException:  # an interrupt between the two renames must not cost the only copy
         if old.exists() and not folder.exists():
             old.rename(folder)
         raise

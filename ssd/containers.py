@@ -106,8 +106,9 @@ class TargetBatch:
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TargetBatch:
         """Return the batch on a device, its boxes as `dtype`; the copy to a GPU does not wait."""
         parts = (self.labels, self.ignore, self.labelled)
-        boxes = self.boxes.to(device, dtype or self.boxes.dtype, non_blocking=True)
-        return TargetBatch(boxes, *(part.to(device, non_blocking=True) for part in parts))
+        ahead = torch.device(device).type != "cpu"  # a copy from a GPU that did not wait would be read half written
+        boxes = self.boxes.to(device, dtype or self.boxes.dtype, non_blocking=ahead)
+        return TargetBatch(boxes, *(part.to(device, non_blocking=ahead) for part in parts))
 
 
 @dataclass(frozen=True)

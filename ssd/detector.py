@@ -49,7 +49,7 @@ class Detector:
     @torch.inference_mode()
     def outputs(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return offsets (B, P, 4) and logits (B, P, C) of such inputs."""
-        photos = inputs.to(self.device, non_blocking=True).float()
+        photos = inputs.to(self.device, non_blocking=self.device.type != "cpu").float()
         images = self.model.normalise(photos).to(self.dtype, memory_format=torch.channels_last)
         offsets, logits = self.model(images)
         return offsets, logits
@@ -57,15 +57,17 @@ class Detector:
     def scaled(self, found: Sequence[Detections], sizes: Sequence[tuple[int, int]]) -> list[Detections]:
         """Return detections in pixels of the input as such in pixels of photos of these sizes (height, width)."""
         height, width = self.input_size
-        factors = [torch.tensor([w / width, h / height] * 2) for h, w in sizes]
-        pairs = zip(found, factors, strict=True)
-        return [Detections(one.boxes * factor, one.labels, one.scores) for one, factor in pairs]
+        inputs = torch.tensor([width, height] * 2)
+        pairs = zip(found, [torch.tensor([w, h] * 2) for h, w in sizes], strict=True)
+        # Multiplied before divided, so that a box that ends with the input ends exactly with the photo.
+        return [Detections(one.boxes * photo / inputs, one.labels, one.scores) for one, photo in pairs]
 
 
 def runs_bfloat16(device: str) -> bool:
-    """Return whether a device multiplies bfloat16 in hardware."""
+    """Return whether a device multiplies bfloat16 in hardware; of processors, those of x86 are known."""
     if torch.device(device).type == "cpu":
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        # What MKLDNN calls supported it also emulates, on any AVX-512; and builds for other processors lack it.
+        return any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16"))
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 

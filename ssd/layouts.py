@@ -140,23 +140,39 @@ def adopt(model: SSD, weights: Weights, classes: int) -> list[str]:
 def load_trunk(model: SSD, weights: Weights) -> list[str]:
     """Fill the model's trunk with one trained on ImageNet, as torchvision names it; return the tensors not used.
 
-    For VGG-16 these are `features`, and fc6 and fc7 from `classifier` if it is given.
+    For VGG-16 these are `features`, and fc6 and fc7 from `classifier` if it is given. All of it is checked before
+    anything is filled: a tensor of another shape might be broadcast, and one that is lacking would go unnoticed.
     """
-    ours = {name: tensor for name, tensor in weights.items() if name.startswith("features.")}
-    if model.config.backbone.name == "vgg16":
-        modules = {f"features.{place}": name for name, place in zip(VGG, FEATURES, strict=True)}
-        ours = {f"{modules[n.rsplit('.', 1)[0]]}.{n.rsplit('.', 1)[1]}": tensor for n, tensor in ours.items()}
-        classifier = {n.removeprefix("classifier."): t for n, t in weights.items() if n.startswith("classifier.")}
-        ours |= decimated_classifier(classifier) if classifier else {}
-    own = model.backbone.state_dict()
-    if not ours or (strange := [name for name in ours if name not in own]):
+    name, own = model.config.backbone.name, model.backbone.state_dict()
+    if name == "vgg16":
+        ours, needed = _vgg(weights), {f"{module}.{kind}" for module in VGG for kind in ("weight", "bias")}
+    else:
+        ours = {key: tensor for key, tensor in weights.items() if key.startswith("features.")}
+        needed = {key for key in own if key.startswith("features.") and not key.endswith(".num_batches_tracked")}
+    strange = [key for key, tensor in ours.items() if key not in own or tensor.shape != own[key].shape]
+    if strange or not ours or needed - set(ours):
+        fault = f"no place for {strange[0]}" if strange else f"no {min(needed - set(ours), default='features.0')}"
         raise ValueError(
-            f"A trunk for {model.config.backbone.name} has tensors named features.N as torchvision's; "
-            f"got {len(weights)} tensors, {(strange if ours else list(weights))[:1]} among them."
+            f"A trunk for {name} has tensors named features.N as torchvision's, all of them and in its shapes; "
+            f"got {len(weights)} tensors, {next(iter(weights), None)!r} first: {fault}."
         )
-    for name, tensor in ours.items():
-        own[name].copy_(tensor)
+    for key, tensor in ours.items():
+        own[key].copy_(tensor)
     return [name for name in weights if not name.startswith(("features.", "classifier.0.", "classifier.3."))]
+
+
+def _vgg(weights: Weights) -> dict[str, Tensor]:
+    """Return the tensors of torchvision's VGG-16 under our names; those that it has not keep their own."""
+    modules = {f"features.{place}": name for name, place in zip(VGG, FEATURES, strict=True)}
+    ours = {}
+    for key, tensor in weights.items():
+        module, _, kind = key.rpartition(".")
+        if key.startswith("features."):
+            ours[f"{modules.get(module, module)}.{kind}"] = tensor
+    classifier = {key.removeprefix("classifier."): tensor for key, tensor in weights.items()}
+    if all(f"{place}.{kind}" in classifier for place in (0, 3) for kind in ("weight", "bias")):
+        ours |= decimated_classifier(classifier)
+    return ours
 
 
 def _join(offsets: Tensor, logits: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor, nn
@@ -33,10 +34,11 @@ class LossConfig:
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        if not (self.alpha >= 0 and self.negatives > 0 and self.min_negatives >= 0 and 0 < self.threshold < 1):
+        finite = 0 <= self.alpha < inf and 0 < self.negatives < inf and 0 <= self.min_negatives < inf
+        if not finite or not 0 < self.threshold < 1:
             raise ValueError(
-                "A loss has alpha from 0, negatives above 0, min_negatives from 0 and a threshold between 0 and 1; "
-                f"got {self}."
+                "A loss has alpha from 0, negatives above 0 and min_negatives from 0, all finite, and a threshold "
+                f"between 0 and 1; got {self}."
             )
 
 

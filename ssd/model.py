@@ -41,7 +41,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         names = self.classes
-        if isinstance(names, str) or not names or len(set(names)) != len(names) or "" in names:
+        if isinstance(names, str) or not names or len(set(names)) != len(names) or {"", "background"} & set(names):
             raise ValueError(f"The classes of a model are different names, background not among them; got {names!r}.")
         if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
             raise ValueError(f"A mean and a std are three numbers, each std above 0; got {self.mean}, {self.std}.")
@@ -87,9 +87,10 @@ class SSD(nn.Module):
 
     def normalise(self, photos: Tensor) -> Tensor:
         """Return photos (B, 3, H, W), red, green, blue from 0 to 255, as the network takes them."""
-        mean = torch.tensor(self.config.mean, device=photos.device).mul_(255)[:, None, None]
-        scale = torch.tensor(self.config.std, device=photos.device).mul_(255).reciprocal_()[:, None, None]
-        return (photos - mean).mul_(scale)
+        # Sent, not made on the device: a GPU is not waited for. No buffers, which `.to(torch.bfloat16)` would round.
+        numbers = torch.tensor([self.config.mean, self.config.std]).mul_(255)
+        mean, std = numbers.to(photos.device, non_blocking=True)[..., None, None].unbind()
+        return (photos - mean).mul_(std.reciprocal())
 
 
 def _check_grid(config: ModelConfig) -> None:

@@ -181,7 +181,8 @@ def _recolour(drawn: Tensor, plans: Sequence[Plan]) -> Tensor:
     weights = np.outer(around / areas, LUMA)
     matrix, weight, added = (_sent(array, drawn) for array in (matrices, weights, numbers[:, 1]))
     offset = (drawn.sum(dim=(2, 3)) * weight).sum(dim=1) + added
-    return torch.baddbmm(offset[:, None, None], matrix, drawn.flatten(2)).clamp_(0, 255).view_as(drawn)
+    with torch.autocast(drawn.device.type, enabled=False):  # half the bits would round greys to whole numbers
+        return torch.baddbmm(offset[:, None, None], matrix, drawn.flatten(2)).clamp_(0, 255).view_as(drawn)
 
 
 def _colour_matrices(brightness: Floats, contrast: Floats, saturation: Floats, hue: Floats) -> tuple[Floats, Floats]:

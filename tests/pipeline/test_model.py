@@ -324,6 +324,14 @@ def test_priors_for_another_input_are_refused(state: dict[str, Tensor]) -> None:
         adopted(checkpoint, "report", CLASSES, preset("paper_512_voc"))
 
 
+def test_weights_that_are_no_numbers_are_refused(state: dict[str, Tensor], room: Path) -> None:
+    weights = named_as("torchvision", state)
+    weights["head.regression_head.module_list.0.bias"] = torch.full((16,), torch.nan)
+    save_file(weights, room / "theirs.safetensors")
+    with pytest.raises(FacadeError, match=r"theirs\.safetensors: .* the first is heads\.outputs\.0\.bias"):
+        imported(room / "theirs.safetensors", room / "model")
+
+
 def test_another_folder_is_not_replaced(state: dict[str, Tensor], room: Path) -> None:
     save_file(named_as("report", state), room / "w.safetensors")
     (room / "letters").mkdir()

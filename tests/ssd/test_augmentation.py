@@ -418,3 +418,13 @@ def test_wrong_photos_and_plans_are_sentences() -> None:
         Plan((0, 0, 3, 20), (0, 0, 5, 6), (5, 5))
     with pytest.raises(ValueError, match="Each photo has a target"):
         plan_augmentation([(3, 3)], [], NO_AUGMENTATION, (5, 5), np.random.default_rng(0))
+
+
+def test_a_training_step_in_half_precision_has_the_same_inputs() -> None:
+    photo, plan = (
+        torch.arange(192, dtype=torch.uint8).reshape(3, 8, 8),
+        Plan((0, 0, 8, 8), (0, 0, 8, 8), (8, 8), hue=0.1),
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        inputs = apply_plans([photo], [plan])
+    assert torch.equal(inputs, apply_plans([photo], [plan]))

@@ -56,6 +56,34 @@ def test_a_bundle_takes_the_place_of_one_and_of_nothing_else(tmp_path: Path) -> 
     assert (tmp_path / "letters" / "dear.txt").read_text() == "keep me"
 
 
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError])
+def test_a_bundle_outlives_what_interrupts_its_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: type[BaseException]
+) -> None:
+    digest = save_bundle(tmp_path / "model", bundle(0))
+    rename = Path.rename
+
+    def fail_on_the_new(path: Path, target: Path) -> Path:
+        if path.name.endswith(".new"):
+            raise failure
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail_on_the_new)
+    with pytest.raises(failure):
+        save_bundle(tmp_path / "model", bundle(1))
+    assert bundle_digest(tmp_path / "model") == digest
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(("number", "dtype"), [(float("nan"), torch.float32), (1e6, torch.float16)])
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path, number: float, dtype: torch.dtype) -> None:
+    diverged = bundle()
+    diverged.model.state_dict()["backbone.stem.1.running_var"][3] = number
+    with pytest.raises(ValueError, match=r"1 tensors are not, the first is backbone\.stem\.1\.running_var"):
+        save_bundle(tmp_path / "model", diverged, dtype)
+    assert not list(tmp_path.iterdir())
+
+
 def test_other_weights_are_another_model(tmp_path: Path) -> None:
     digests = {save_bundle(tmp_path / str(seed), bundle(seed)) for seed in (0, 1)}
     assert len(digests) == 2

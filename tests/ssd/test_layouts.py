@@ -1,10 +1,13 @@
 """Weights of other programs find their places; other classes start anew and it is said."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
+from torchvision.models import mobilenet_v2, vgg16, vgg16_bn
 
-from ssd import LAYOUTS, SSD, BackboneConfig, ModelConfig, PriorSpec, adopt, classes_of, layout_of, preset
+from ssd import LAYOUTS, SSD, BackboneConfig, ModelConfig, PriorSpec, adopt, classes_of, layout_of, load_trunk, preset
 
 from .samples import torchvision_twin
 
@@ -85,6 +88,33 @@ def test_a_tensor_of_another_size_is_refused() -> None:
 def test_an_unknown_layout_is_refused() -> None:
     with pytest.raises(ValueError, match=r"named as in torchvision, ssd.pytorch, report; got 1 tensors"):
         layout_of({"conv.weight": torch.zeros(1)})
+
+
+def trunk(make: Callable[..., torch.nn.Module]) -> dict[str, Tensor]:
+    """What torchvision's network of that name saves of its features, full of ones."""
+    with torch.device("meta"):
+        shapes = make(weights=None).features.state_dict()
+    return {f"features.{name}": torch.ones(tensor.shape, dtype=tensor.dtype) for name, tensor in shapes.items()}
+
+
+@pytest.mark.parametrize(("name", "make"), [("vgg16", vgg16), ("mobilenet_v2", mobilenet_v2)])
+def test_a_trunk_is_taken_as_a_whole_or_not_at_all(name: str, make: Callable[..., torch.nn.Module]) -> None:
+    ours, weights = SSD(ModelConfig(preset("paper_voc"), ("window",), BackboneConfig(name))), trunk(make)
+    first = next(iter(weights))
+    before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
+    cut = {name: tensor for name, tensor in weights.items() if name != first}
+    for wrong in (cut, {**weights, first: weights[first][:, :1]}, {**weights, "features.99.bias": torch.ones(3)}, {}):
+        with pytest.raises(ValueError, match=f"A trunk for {name} has tensors named features.N as torchvision's"):
+            load_trunk(ours, wrong)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in ours.state_dict().items())
+    assert load_trunk(ours, {**weights, "classifier.6.bias": torch.ones(5)}) == ["classifier.6.bias"]
+    assert sum(not torch.equal(tensor, before[name]) for name, tensor in ours.state_dict().items()) > 20
+
+
+@pytest.mark.parametrize("make", [vgg16_bn, mobilenet_v2])
+def test_vgg_takes_no_trunk_of_another_network(make: Callable[..., torch.nn.Module]) -> None:
+    with pytest.raises(ValueError, match="A trunk for vgg16 has"):
+        load_trunk(model(2), trunk(make))
 
 
 def test_torchvision_carries_its_normalisation() -> None:

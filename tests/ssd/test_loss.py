@@ -6,8 +6,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, smooth_l1_loss
+from torch.overrides import TorchFunctionMode
 
-from ssd import BACKGROUND, IGNORED, Loss, LossConfig, MultiBoxLoss, Target, TargetBatch, encode_xyxy
+from ssd import (
+    BACKGROUND,
+    IGNORED,
+    SSD,
+    BackboneConfig,
+    Loss,
+    LossConfig,
+    ModelConfig,
+    MultiBoxLoss,
+    Target,
+    TargetBatch,
+    encode_xyxy,
+    preset,
+)
 
 from .samples import random_boxes, random_target, small_spec, torchvision_twin
 
@@ -174,9 +188,33 @@ def test_half_precision_outputs_are_summed_in_single() -> None:
     assert exact.total == half.total
 
 
-def test_wrong_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match="a threshold between 0 and 1"):
-        LossConfig(threshold=1.0)
+class MadeThere(TorchFunctionMode):
+    """How many tensors were made of Python's numbers on a device: a GPU has to be waited for each time."""
+
+    count = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = func(*args, **(kwargs or {}))
+        self.count += func in {torch.tensor, Tensor.new_tensor} and result.device.type != "cpu"
+        return result
+
+
+def test_a_step_of_training_waits_for_no_gpu_but_to_match() -> None:
+    """Where no data is, as a GPU is not everywhere."""
+    block = TargetBatch.of([random_target(5)], CLASSES)
+    matches = MultiBoxLoss(SPEC).match(block).to("meta")
+    model = SSD(ModelConfig(preset("paper_voc"), ("window",), BackboneConfig("tiny")))
+    function, (offsets, logits) = MultiBoxLoss(SPEC).to("meta"), (part.to("meta") for part in outputs(1))
+    with MadeThere() as made:
+        assert model.normalise(torch.zeros(1, 3, 8, 8, device="meta")).is_meta
+        assert function(offsets, logits, block.to("meta"), matches).total.is_meta
+    assert made.count == 0
+
+
+@pytest.mark.parametrize("wrong", [{"threshold": 1.0}, {"negatives": 0.0}, {"negatives": torch.inf}, {"alpha": -1.0}])
+def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="all finite, and a threshold between 0 and 1"):
+        LossConfig(**wrong)
 
 
 def test_arguments_stay_as_they_were() -> None:

@@ -139,6 +139,7 @@ def test_every_weight_learns() -> None:
         (lambda: make_backbone(BackboneConfig(sources=("conv4_4",))), "maps to predict from"),
         (lambda: ModelConfig(preset("paper_voc"), ("window", "window")), "different names"),
         (lambda: ModelConfig(preset("paper_voc"), ()), "different names"),
+        (lambda: ModelConfig(preset("paper_voc"), ("background", "window")), "background not among them"),
         (lambda: ModelConfig(preset("paper_voc"), "window"), "different names"),
         (lambda: ModelConfig(preset("paper_voc"), CLASSES, std=(0, 1, 1)), "each std above 0"),
         (lambda: SSD(ModelConfig(preset("paper_512_voc"), CLASSES)), "Every map to predict from has priors"),
