@@ -20,14 +20,14 @@ from ssd import (
 
 
 class Copies(TorchFunctionMode):
-    """Whether each `Tensor.to` that was called would have waited."""
+    """Whether each `Tensor.to` that was called on one of some tensors would have waited."""
 
-    def __init__(self) -> None:
+    def __init__(self, *watched: Tensor) -> None:
         super().__init__()
-        self.waited: list[bool] = []
+        self.watched, self.waited = {id(tensor) for tensor in watched}, list[bool]()
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        if func is Tensor.to:
+        if func is Tensor.to and id(args[0]) in self.watched:
             self.waited.append(not (kwargs or {}).get("non_blocking", False))
         return func(*args, **(kwargs or {}))
 
@@ -48,15 +48,16 @@ def test_a_box_that_ends_with_the_input_ends_with_the_photo(detector: Detector) 
 
 def test_a_copy_to_the_cpu_waits_for_what_it_copies(detector: Detector) -> None:
     """One from a GPU that did not would be read before it is there."""
-    target = Target(torch.tensor([[1.0, 2.0, 3.0, 5.0]]), torch.tensor([1]))
-    with Copies() as copies:
-        TargetBatch.of([target], 2).to("cpu")
-        detector.outputs(torch.zeros(1, 3, 300, 300, dtype=torch.uint8))
-    assert len(copies.waited) >= 5
-    assert all(copies.waited)
-    with Copies() as copies:
-        TargetBatch.of([target], 2).to("meta")
-    assert not any(copies.waited)
+    block = TargetBatch.of([Target(torch.tensor([[1.0, 2.0, 3.0, 5.0]]), torch.tensor([1]))], 2)
+    parts = block.boxes, block.labels, block.ignore, block.labelled
+    inputs = torch.zeros(1, 3, 300, 300, dtype=torch.uint8)
+    with Copies(inputs, *parts) as copies:
+        block.to("cpu")
+        detector.outputs(inputs)
+    assert copies.waited == [True] * 5
+    with Copies(*parts) as copies:
+        block.to("meta")
+    assert copies.waited == [False] * 4
 
 
 @pytest.mark.parametrize(
