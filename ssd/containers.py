@@ -52,6 +52,8 @@ class Target:
         if self.labels.numel() and int(self.labels.max()) >= len(labelled):
             raise ValueError(f"The target has label {int(self.labels.max())}; labelled names {len(labelled)} classes.")
         strays = ~labelled[self.labels]
+        if self.ignore is not None:
+            strays = strays & ~self.ignore  # of what is ignored nothing is learnt, whatever it is called
         if strays.any():
             raise ValueError(
                 f"The target has a box of class {self.labels[strays][0].item()}, which `labelled` says its annotation "

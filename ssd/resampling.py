@@ -7,6 +7,7 @@ the pixels are drawn.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -181,8 +182,15 @@ def _recolour(drawn: Tensor, plans: Sequence[Plan]) -> Tensor:
     weights = np.outer(around / areas, LUMA)
     matrix, weight, added = (_sent(array, drawn) for array in (matrices, weights, numbers[:, 1]))
     offset = (drawn.sum(dim=(2, 3)) * weight).sum(dim=1) + added
-    with torch.autocast(drawn.device.type, enabled=False):  # half the bits would round greys to whole numbers
+    with _whole_precision(drawn.device):
         return torch.baddbmm(offset[:, None, None], matrix, drawn.flatten(2)).clamp_(0, 255).view_as(drawn)
+
+
+def _whole_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Return a context without autocast: half the bits would round greys to whole numbers."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def _colour_matrices(brightness: Floats, contrast: Floats, saturation: Floats, hue: Floats) -> tuple[Floats, Floats]:

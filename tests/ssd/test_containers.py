@@ -33,6 +33,13 @@ def test_a_wrong_target_is_refused(
         Target(boxes, labels, **more)
 
 
+def test_a_region_to_ignore_may_be_of_any_class() -> None:
+    labelled = torch.tensor([True, True, False])
+    assert Target(BOX, torch.tensor([2]), torch.tensor([True]), labelled).ignore is not None
+    with pytest.raises(ValueError, match="class 2"):
+        Target(BOX, torch.tensor([2]), torch.tensor([False]), labelled)
+
+
 def test_a_block_holds_its_targets() -> None:
     second = Target(BOX, ONE, torch.tensor([True]), torch.tensor([True, True, False]))
     block = TargetBatch.of([Target(BOX.repeat(2, 1), torch.tensor([1, 2])), second, Target(*EMPTY)], 3)
