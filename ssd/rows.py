@@ -85,7 +85,8 @@ class TruthRows:
         self.check_labels("A truth", self.labels)
         if self.ignore is not None:
             _check_row("ignore of truths", self.ignore, len(self.boxes), "b")
-        if not self.labelled_at(self.images, self.labels).all():
+        shown = self.labelled_at(self.images, self.labels)
+        if not (shown if self.ignore is None else shown | self.ignore).all():
             raise ValueError("A truth is of a class that `labelled` says its image's annotation would not show.")
 
     def __len__(self) -> int:

@@ -83,3 +83,10 @@ def test_rows_that_mean_nothing_are_refused(make: Callable[..., Any], wrong: dic
     make(**right)
     with pytest.raises(ValueError, match=said):
         make(**{**right, **wrong})
+
+
+def test_a_region_to_ignore_may_be_of_a_class_that_nobody_labelled() -> None:
+    box, two = torch.tensor([[1.0, 2.0, 3.0, 5.0]]), torch.tensor([2])
+    target = Target(box, two, torch.tensor([True]), torch.tensor([True, True, False]))
+    rows = TruthRows.of([target], 3)
+    assert rows.positives().tolist() == [0, 0, 0]
