@@ -1,9 +1,10 @@
 """The detector beside torchvision's SSD300: decoding, the whole call, and what lies outside the network.
 
-python tests/bench/bench_detector.py DATA [ROUNDS]
+python tests/bench/bench_detector.py DATA [BUNDLE]
 
 Batches of 8, two threads, contenders in turn, medians. Decoding runs on what a network says about photos it has not
-seen, trained for some minutes by this script; and on noise in which every prior is a candidate of every class.
+seen, that of the bundle or one trained for ten minutes by this script and left as BUNDLE; and on noise in which every
+prior is a candidate of every class.
 """
 
 import statistics
@@ -46,9 +47,11 @@ from ssd import (
     adopt,
     augment,
     bounded,
+    load_bundle,
     load_trunk,
     preset,
     resize_photo,
+    save_bundle,
 )
 
 CLASSES, BATCH = ("building", "window", "door"), 8
@@ -79,10 +82,9 @@ def labelled_photos(root: Path) -> tuple[list[Tensor], list[Target]]:
     return photos, targets
 
 
-def trained(spec: PriorSpec, data: Path, steps: int = 1500) -> tuple[SSD, Tensor]:
-    """MobileNetV2, its trunk as it came from ImageNet, after some minutes with CMP; and photos that it has not seen."""
+def trained(spec: PriorSpec, data: Path, photos: list[Tensor], targets: list[Target], steps: int = 1500) -> SSD:
+    """MobileNetV2, its trunk as it came from ImageNet, after some minutes with CMP but for the last photos."""
     torch.manual_seed(0)
-    photos, targets = labelled_photos(data)
     model = SSD(ModelConfig(spec, CLASSES, BackboneConfig("mobilenet_v2"))).to(memory_format=torch.channels_last)
     weights = load_file(data.parent / "weights" / "mobilenet_v2_features_imagenet_torchvision_fp16.safetensors")
     load_trunk(model, weights)
@@ -103,7 +105,7 @@ def trained(spec: PriorSpec, data: Path, steps: int = 1500) -> tuple[SSD, Tensor
         schedule.step()
         if step % 50 == 49:
             print(f"step {step + 1}: loss {total.item():.2f}", flush=True)
-    return model.eval(), torch.stack([resize_photo(photo, *spec.input_size) for photo in photos[-BATCH:]])
+    return model.eval()
 
 
 def race(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -143,8 +145,12 @@ def torchvision_ssd() -> torch.nn.Module:
     return theirs
 
 
-def decoding(theirs: Any, spec: PriorSpec, data: Path, rounds: int) -> None:
-    (model, inputs), decoder = trained(spec, data), Decoder(spec, SETTINGS)
+def decoding(theirs: Any, spec: PriorSpec, data: Path, bundle: Path, rounds: int) -> None:
+    photos, targets = labelled_photos(data)
+    if not bundle.is_dir():
+        save_bundle(bundle, Bundle(trained(spec, data, photos, targets)))
+    model, decoder = load_bundle(bundle).model, Decoder(spec, SETTINGS)
+    inputs = torch.stack([resize_photo(photo, *spec.input_size) for photo in photos[-BATCH:]])
     cells = [torch.empty(BATCH, 1, *level.size) for level in spec.maps]
     anchors = theirs.anchor_generator(ImageList(torch.empty(BATCH, 3, 300, 300), [(300, 300)] * BATCH), cells)
     with torch.inference_mode():
@@ -191,6 +197,6 @@ def whole_call(theirs: Any, spec: PriorSpec, rounds: int) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(2)
     twin, priors = torchvision_ssd(), bounded(preset("paper_coco"))
-    turns = int(sys.argv[2]) if len(sys.argv) > 2 else 3
-    whole_call(twin, priors, turns)
-    decoding(twin, priors, Path(sys.argv[1]), turns)
+    with tempfile.TemporaryDirectory() as folder:
+        whole_call(twin, priors, rounds=3)
+        decoding(twin, priors, Path(sys.argv[1]), Path(*sys.argv[2:3] or (folder, "bundle")), rounds=3)
