@@ -47,6 +47,8 @@ from ssd.presets import PRESETS, paper_formula, preset, shapes_at, with_inverses
 from ssd.priors import PriorMap, PriorSpec, bounded
 from ssd.resampling import Plan, apply_plans, map_target, resize_photo
 from ssd.rows import DetectionRows, TruthRows
+from ssd.training import DivergedError, Examples, Progress, Trainer
+from ssd.training_config import TRAININGS, TrainConfig
 
 __all__ = [
     "AUGMENTATIONS",
@@ -63,6 +65,7 @@ __all__ = [
     "NO_VARIANCES",
     "PRESETS",
     "SSD",
+    "TRAININGS",
     "TRUE_POSITIVE",
     "AugmentationConfig",
     "BackboneConfig",
@@ -74,6 +77,8 @@ __all__ = [
     "DetectionRows",
     "Detections",
     "Detector",
+    "DivergedError",
+    "Examples",
     "Loss",
     "LossConfig",
     "Matches",
@@ -82,8 +87,11 @@ __all__ = [
     "Plan",
     "PriorMap",
     "PriorSpec",
+    "Progress",
     "Target",
     "TargetBatch",
+    "TrainConfig",
+    "Trainer",
     "TruthRows",
     "adopt",
     "apply_plans",

@@ -1,0 +1,243 @@
+"""A training run that can be stopped at any moment and goes on as if it had not been.
+
+What a step shows is decided by the seed, the epoch and the step alone, so that nothing of chance has to be saved: a
+checkpoint is the weights, the optimiser's memory, and how far it is.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from ssd.augmentation import augment
+from ssd.checkpoint import write_folder
+from ssd.containers import Target, TargetBatch
+from ssd.detector import runs_bfloat16
+from ssd.loss import Loss, MultiBoxLoss
+from ssd.model import SSD
+from ssd.training_config import TrainConfig
+
+__all__ = ["DivergedError", "Examples", "Progress", "Trainer"]
+
+STATE_FILE: Final = "state.json"
+TENSORS_FILE: Final = "state.safetensors"
+
+Batch = tuple[list[str], Tensor, list[Target]]
+
+
+class DivergedError(ArithmeticError):
+    """The loss is no finite number: says which images were shown."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Photos with what they should show, in memory: on the CPU, or on the GPU where they fit.
+
+    Attributes:
+        names: Of each photo, for people.
+        photos: Each uint8 (3, H, W), of any size.
+        targets: In pixels of the photos, on the CPU.
+        weights: How often each is shown in relation to others; all alike by default.
+    """
+
+    names: Sequence[str]
+    photos: Sequence[Tensor]
+    targets: Sequence[Target]
+    weights: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        counts = {len(self.names), len(self.photos), len(self.targets)}
+        if len(counts) > 1 or (self.weights is not None and len(self.weights) not in counts):
+            raise ValueError(f"Examples have a name, a photo, a target and a weight each; got {sorted(counts)}.")
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def order(self, generator: np.random.Generator) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return the photos of an epoch: each once, or drawn by weight where weights are given."""
+        if self.weights is None:
+            return generator.permutation(len(self))
+        shares = np.asarray(self.weights, dtype=np.float64)
+        return generator.choice(len(self), len(self), p=shares / shares.sum())
+
+
+@dataclass
+class Progress:
+    """How far a run is, and what it has seen.
+
+    Attributes:
+        step: Steps done, over all epochs.
+        losses: Location and confidence of each step done.
+        seconds: Spent on steps.
+        waited: Of these, spent on waiting for photos.
+    """
+
+    step: int = 0
+    losses: list[tuple[float, float]] = field(default_factory=list)
+    seconds: float = 0.0
+    waited: float = 0.0
+
+
+class Trainer:
+    """A model, what it learns from, and how far it is."""
+
+    def __init__(self, model: SSD, examples: Examples, config: TrainConfig, device: str = "cpu") -> None:
+        if len(examples) < config.batch:
+            raise ValueError(f"There are {len(examples)} photos to learn from, fewer than a batch of {config.batch}.")
+        self.config, self.examples, self.device = config, examples, torch.device(device)
+        placed = model.to(self.device)
+        self.model: SSD = placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.loss = MultiBoxLoss(model.config.priors, config.loss).to(self.device)
+        self.optimiser = _optimiser(self.model, config)
+        self.average = _average(self.model, config.ema)
+        self.progress = Progress()
+        self.bfloat16 = runs_bfloat16(device) if config.bfloat16 is None else config.bfloat16
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """The steps of an epoch: whole batches."""
+        return len(self.examples) // self.config.batch
+
+    @property
+    def best_weights(self) -> SSD:
+        """The network to use: the average of the weights where there is one."""
+        return self.model if self.average is None else self.average
+
+    def run(self, until: int, every: Callable[[], None] = lambda: None) -> None:
+        """Do steps until so many are done, over all epochs; `every` is called after each."""
+        self.model.train()
+        with ThreadPoolExecutor(1) as ahead:
+            for future in _ahead(ahead, self._batch, range(self.progress.step, until)):
+                begin = time.perf_counter()
+                names, inputs, targets = future.result()
+                waited = time.perf_counter() - begin
+                self._step(names, inputs, targets)
+                self.progress.waited += waited
+                self.progress.seconds += time.perf_counter() - begin
+                every()
+
+    def _batch(self, step: int) -> Batch:
+        """Return what a step shows: names, normalised photos (B, 3, H, W), targets."""
+        epoch, place = divmod(step, self.steps_an_epoch)
+        order = self.examples.order(np.random.default_rng([self.config.seed, epoch]))
+        chosen = order[place * self.config.batch : (place + 1) * self.config.batch]
+        photos = [self.examples.photos[row] for row in chosen]
+        targets = [self.examples.targets[row] for row in chosen]
+        generator = np.random.default_rng([self.config.seed, epoch, place])
+        size = self.model.config.priors.input_size
+        inputs, targets = augment(photos, targets, self.config.augmentation, size, generator)
+        inputs = self.model.normalise(inputs.to(self.device, non_blocking=True))
+        return [self.examples.names[row] for row in chosen], inputs, targets
+
+    def _step(self, names: list[str], inputs: Tensor, targets: list[Target]) -> None:
+        block = TargetBatch.of(targets, 1 + len(self.model.config.classes)).to(self.device)
+        total = self.steps_an_epoch * self.config.epochs
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.config.rate((self.progress.step + 1) / total) * group["factor"]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            offsets, logits = self.model(inputs.contiguous(memory_format=torch.channels_last))
+        loss: Loss = self.loss(offsets, logits, block)
+        sums = torch.stack([loss.location.sum(), loss.confidence.sum()]).tolist()
+        if not np.isfinite(sums).all():
+            raise DivergedError(_blame(names, targets, loss, self.progress.step))
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        if self.config.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimiser.step()
+        if self.average is not None:
+            _move_average(self.average, self.model, self.config.ema)
+        self.progress.step += 1
+        self.progress.losses.append((sums[0], sums[1]))
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint at one stroke, in place of the last one."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
+        for name, weight in self.model.named_parameters():
+            memory = self.optimiser.state.get(weight, {})
+            tensors |= {f"optimiser.{key}.{name}": value for key, value in memory.items() if value is not None}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        progress = json.dumps(vars(self.progress))
+        write_folder(folder, {TENSORS_FILE: save(tensors), STATE_FILE: progress.encode()})
+
+    def resume(self, folder: Path) -> None:
+        """Go on where a checkpoint was written, bit for bit on the same kind of device."""
+        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        tensors = load((folder / TENSORS_FILE).read_bytes())
+        self.progress = Progress(**{**state, "losses": [tuple(pair) for pair in state["losses"]]})
+        self.model.load_state_dict(_below(tensors, "model."))
+        if self.average is not None:
+            self.average.load_state_dict(_below(tensors, "average."))
+        memory = _below(tensors, "optimiser.")
+        weights = dict(self.model.named_parameters())
+        for key_and_name, tensor in memory.items():
+            key, _, name = key_and_name.partition(".")
+            # Adam counts its steps on the CPU.
+            self.optimiser.state[weights[name]][key] = tensor if key == "step" else tensor.to(weights[name])
+
+
+def _optimiser(model: SSD, config: TrainConfig) -> torch.optim.Optimizer:
+    """Return the optimiser, biases in a group of their own that learns faster."""
+    named = list(model.named_parameters())
+    groups = [
+        {"params": [weight for name, weight in named if name.endswith("bias") == is_bias], "factor": factor}
+        for is_bias, factor in ((False, 1.0), (True, config.bias_factor))
+    ]
+    if config.optimiser == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+def _average(model: SSD, share: float) -> SSD | None:
+    """Return a second network, to hold the average of the weights."""
+    if not share:
+        return None
+    average = SSD(model.config).to(next(model.parameters()).device)
+    average.load_state_dict(model.state_dict())
+    return average.requires_grad_(False)
+
+
+@torch.no_grad()
+def _move_average(average: SSD, model: SSD, share: float) -> None:
+    for mean, now in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(now, 1 - share)
+        else:
+            mean.copy_(now)
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, function: Callable[[int], Batch], steps: Sequence[int], depth: int = 2
+) -> Iterator[Future[Batch]]:
+    """Yield the futures of all steps in order, a few of them always begun before they are asked for."""
+    begun = [pool.submit(function, step) for step in steps[:depth]]
+    for step in steps[depth:]:
+        yield begun.pop(0)
+        begun.append(pool.submit(function, step))
+    yield from begun
+
+
+def _blame(names: list[str], targets: list[Target], loss: Loss, step: int) -> str:
+    """Return a sentence about a loss that is no number: the step, and the images with their boxes."""
+    shares = (loss.location + loss.confidence).tolist()
+    shown = [
+        f"{name} (loss {share:.3g}, boxes {target.boxes.round().int().tolist()[:5]})"
+        for name, share, target in zip(names, shares, targets, strict=True)
+    ]
+    return f"The loss of step {step} is not finite; it showed {'; '.join(shown)}. Lower lr, or look at these boxes."
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,133 @@
+"""The settings of a training run, and the named sets of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import cos, inf, pi
+from typing import Final, Literal
+
+from ssd.augmentation_config import AUGMENTATIONS, AugmentationConfig
+from ssd.loss import LossConfig
+
+__all__ = ["TRAININGS", "TrainConfig"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a network learns; as it stands, the report's way.
+
+    Attributes:
+        epochs: How often all photos are shown.
+        batch: Photos a step. An epoch's last few that make no batch are left to the next.
+        optimiser: "sgd" or "adamw".
+        lr: Learning rate, before the schedule.
+        momentum: Of sgd.
+        weight_decay: Of all weights.
+        bias_factor: Biases learn so many times as fast.
+        warmup: Share of all steps in which the rate rises from nothing.
+        decay: "none", "cosine" to nothing at the end, or the shares of all steps after which a tenth of it is left.
+        clip: The gradient's largest norm; none: as it comes.
+        ema: Of a moving average of the weights, the share that stays each step; 0: the weights themselves.
+        bfloat16: Whether to multiply in bfloat16; none: where the device does.
+        best_by: What chooses the epoch to keep: "loss" or "map", both on the photos kept back.
+        patience: Stop after so many epochs that are not the best; 0: never.
+        augmentation: What happens to photos.
+        loss: What is lowered.
+        seed: Of the order of photos and of their augmentation.
+    """
+
+    epochs: int = 358
+    batch: int = 8
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    bias_factor: float = 2.0
+    warmup: float = 0.0
+    decay: Literal["none", "cosine"] | tuple[float, ...] = "none"
+    clip: float | None = None
+    ema: float = 0.0
+    bfloat16: bool | None = False
+    best_by: Literal["loss", "map"] = "loss"
+    patience: int = 0
+    augmentation: AugmentationConfig = field(default_factory=lambda: AUGMENTATIONS["epfl"])
+    loss: LossConfig = field(default_factory=LossConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "decay", self.decay if isinstance(self.decay, str) else tuple(self.decay))
+        if self.epochs < 1 or self.batch < 2 or self.patience < 0 or self.seed < 0:
+            raise ValueError(
+                "Training has one epoch or more, two photos a batch or more (batch norm needs them), patience and seed "
+                f"from 0; got {self.epochs}, {self.batch}, {self.patience}, {self.seed}."
+            )
+        shares = (self.warmup, self.ema, self.momentum)
+        if not (0 < self.lr < inf and all(0 <= share < 1 for share in shares) and self.weight_decay >= 0):
+            raise ValueError(
+                "Training has lr above 0, weight_decay from 0, and warmup, ema and momentum from 0 to below 1; got "
+                f"{self.lr}, {self.weight_decay}, {self.warmup}, {self.ema}, {self.momentum}."
+            )
+        for name, known in (("optimiser", ("sgd", "adamw")), ("best_by", ("loss", "map"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is one of {', '.join(known)}; got {getattr(self, name)!r}.")
+        if isinstance(self.decay, str) and self.decay not in {"none", "cosine"}:
+            raise ValueError(f"decay is none, cosine, or shares of all steps; got {self.decay!r}.")
+
+    def rate(self, progress: float) -> float:
+        """Return the learning rate at a share of all steps, from 0 to 1."""
+        rising = min(1.0, progress / self.warmup) if self.warmup else 1.0
+        if self.decay == "none":
+            return self.lr * rising
+        if self.decay == "cosine":
+            after = max(progress - self.warmup, 0.0) / (1 - self.warmup)
+            return self.lr * rising * (1 + cos(pi * after)) / 2
+        return self.lr * rising * 0.1 ** sum(progress >= float(share) for share in self.decay)
+
+
+TRAININGS: Final[Mapping[str, TrainConfig]] = {
+    "epfl": TrainConfig(),
+    # 80,000, 20,000 and 20,000 steps of batch 32 on VOC's 16,551 photos are 232 epochs.
+    "paper": TrainConfig(epochs=232, batch=32, decay=(2 / 3, 5 / 6), augmentation=AUGMENTATIONS["paper"]),
+    "fast": TrainConfig(
+        epochs=120,
+        batch=32,
+        lr=4e-3,
+        warmup=0.05,
+        decay="cosine",
+        clip=10.0,
+        ema=0.999,
+        bfloat16=None,
+        best_by="map",
+        patience=20,
+        loss=LossConfig(min_negatives=16),
+    ),
+    "light": TrainConfig(
+        epochs=40,
+        batch=16,
+        optimiser="adamw",
+        lr=1e-3,
+        weight_decay=1e-2,
+        bias_factor=1.0,
+        warmup=0.05,
+        decay="cosine",
+        clip=10.0,
+        ema=0.998,
+        bfloat16=None,
+        best_by="map",
+        loss=LossConfig(min_negatives=16),
+    ),
+    "demo": TrainConfig(
+        epochs=30,
+        batch=8,
+        optimiser="adamw",
+        lr=3e-3,
+        weight_decay=1e-2,
+        bias_factor=1.0,
+        warmup=0.1,
+        decay="cosine",
+        clip=10.0,
+        best_by="map",
+        loss=LossConfig(min_negatives=4),
+    ),
+}
