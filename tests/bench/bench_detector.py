@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,21 +32,20 @@ from pipeline.parallel import Workers
 from pipeline.stage import Context
 from pipeline.synthetic import Drawing, draw
 from ssd import (
-    AUGMENTATIONS,
     LAYOUTS,
     SSD,
+    TRAININGS,
     BackboneConfig,
     Bundle,
     DecodeConfig,
     Decoder,
     Detector,
+    Examples,
     ModelConfig,
-    MultiBoxLoss,
     PriorSpec,
     Target,
-    TargetBatch,
+    Trainer,
     adopt,
-    augment,
     bounded,
     load_bundle,
     load_trunk,
@@ -85,27 +85,16 @@ def labelled_photos(root: Path) -> tuple[list[Tensor], list[Target]]:
 def trained(spec: PriorSpec, data: Path, photos: list[Tensor], targets: list[Target], steps: int = 1500) -> SSD:
     """MobileNetV2, its trunk as it came from ImageNet, after some minutes with CMP but for the last photos."""
     torch.manual_seed(0)
-    model = SSD(ModelConfig(spec, CLASSES, BackboneConfig("mobilenet_v2"))).to(memory_format=torch.channels_last)
+    model = SSD(ModelConfig(spec, CLASSES, BackboneConfig("mobilenet_v2")))
     weights = load_file(data.parent / "weights" / "mobilenet_v2_features_imagenet_torchvision_fp16.safetensors")
     load_trunk(model, weights)
-    loss, generator = MultiBoxLoss(spec), np.random.default_rng(0)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, total_steps=steps, pct_start=0.1)
-    model.train()
-    for layer in model.backbone.features[:7]:
-        layer.eval().requires_grad_(False)
-    for step in range(steps):
-        chosen = generator.choice(len(photos) - BATCH, 8, replace=False)
-        some = [photos[n] for n in chosen], [targets[n] for n in chosen]
-        inputs, shown = augment(*some, AUGMENTATIONS["epfl"], spec.input_size, generator)
-        total = loss(*model(model.normalise(inputs)), TargetBatch.of(shown, 1 + len(CLASSES))).total
-        optimiser.zero_grad()
-        total.backward()
-        optimiser.step()
-        schedule.step()
-        if step % 50 == 49:
-            print(f"step {step + 1}: loss {total.item():.2f}", flush=True)
-    return model.eval()
+    known = Examples([str(n) for n in range(len(photos) - BATCH)], photos[:-BATCH], targets[:-BATCH])
+    config = replace(TRAININGS["light"], batch=8, epochs=1 + steps // (len(known) // 8))
+    trainer = Trainer(model, known, config)
+    trainer.run(steps)
+    location, confidence = np.mean(trainer.progress.losses[-50:], axis=0)
+    print(f"trained {steps} steps to a loss of {location:.2f} + {confidence:.2f}", flush=True)
+    return trainer.best_weights.eval()
 
 
 def race(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
