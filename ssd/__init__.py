@@ -47,8 +47,22 @@ from ssd.presets import PRESETS, paper_formula, preset, shapes_at, with_inverses
 from ssd.priors import PriorMap, PriorSpec, bounded
 from ssd.resampling import Plan, apply_plans, map_target, resize_photo
 from ssd.rows import DetectionRows, TruthRows
-from ssd.training import DivergedError, Examples, Progress, Trainer
-from ssd.training_config import TRAININGS, TrainConfig
+from ssd.training import (
+    TRAININGS,
+    Course,
+    DivergedError,
+    Examples,
+    Finished,
+    Judge,
+    Progress,
+    Task,
+    TrainConfig,
+    Trainer,
+    Watch,
+    load_task,
+    read_history,
+    save_task,
+)
 
 __all__ = [
     "AUGMENTATIONS",
@@ -71,6 +85,7 @@ __all__ = [
     "BackboneConfig",
     "Bundle",
     "ClassAps",
+    "Course",
     "Curve",
     "DecodeConfig",
     "Decoder",
@@ -79,6 +94,8 @@ __all__ = [
     "Detector",
     "DivergedError",
     "Examples",
+    "Finished",
+    "Judge",
     "Loss",
     "LossConfig",
     "Matches",
@@ -90,9 +107,11 @@ __all__ = [
     "Progress",
     "Target",
     "TargetBatch",
+    "Task",
     "TrainConfig",
     "Trainer",
     "TruthRows",
+    "Watch",
     "adopt",
     "apply_plans",
     "area_xyxy",
@@ -109,6 +128,7 @@ __all__ = [
     "iou_xyxy",
     "layout_of",
     "load_bundle",
+    "load_task",
     "load_trunk",
     "make_backbone",
     "map_target",
@@ -119,9 +139,11 @@ __all__ = [
     "paper_formula",
     "plan_augmentation",
     "preset",
+    "read_history",
     "resize_photo",
     "runs_bfloat16",
     "save_bundle",
+    "save_task",
     "shapes_at",
     "voc_ap",
     "with_inverses",

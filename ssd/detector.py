@@ -25,7 +25,7 @@ class Detector:
     multiple of the speed, for scores that differ in the third digit.
     """
 
-    def __init__(self, bundle: Bundle, device: str = "cpu", bfloat16: bool | None = None) -> None:
+    def __init__(self, bundle: Bundle, device: str | torch.device = "cpu", bfloat16: bool | None = None) -> None:
         half = runs_bfloat16(device) if bfloat16 is None else bfloat16
         self.device, self.dtype = torch.device(device), torch.bfloat16 if half else torch.float32
         self.input_size = bundle.model.config.priors.input_size
@@ -63,7 +63,7 @@ class Detector:
         return [Detections(one.boxes * photo / inputs, one.labels, one.scores) for one, photo in pairs]
 
 
-def runs_bfloat16(device: str) -> bool:
+def runs_bfloat16(device: str | torch.device) -> bool:
     """Return whether a device multiplies bfloat16 in hardware; of processors, those of x86 are known."""
     if torch.device(device).type == "cpu":
         # What MKLDNN calls supported it also emulates, on any AVX-512; and builds for other processors lack it.

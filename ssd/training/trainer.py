@@ -6,69 +6,32 @@ checkpoint is the weights, the optimiser's memory, and how far it is.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ssd.augmentation import augment
-from ssd.checkpoint import write_folder
 from ssd.containers import Target, TargetBatch
 from ssd.detector import runs_bfloat16
 from ssd.loss import Loss, MultiBoxLoss
 from ssd.model import SSD
-from ssd.training_config import TrainConfig
+from ssd.training.config import TrainConfig
+from ssd.training.examples import Examples
 
-__all__ = ["DivergedError", "Examples", "Progress", "Trainer"]
-
-STATE_FILE: Final = "state.json"
-TENSORS_FILE: Final = "state.safetensors"
+__all__ = ["DivergedError", "Progress", "Trainer"]
 
 Batch = tuple[list[str], Tensor, list[Target]]
 
 
 class DivergedError(ArithmeticError):
     """The loss is no finite number: says which images were shown."""
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Photos with what they should show, in memory: on the CPU, or on the GPU where they fit.
-
-    Attributes:
-        names: Of each photo, for people.
-        photos: Each uint8 (3, H, W), of any size.
-        targets: In pixels of the photos, on the CPU.
-        weights: How often each is shown in relation to others; all alike by default.
-    """
-
-    names: Sequence[str]
-    photos: Sequence[Tensor]
-    targets: Sequence[Target]
-    weights: Sequence[float] | None = None
-
-    def __post_init__(self) -> None:
-        counts = {len(self.names), len(self.photos), len(self.targets)}
-        if len(counts) > 1 or (self.weights is not None and len(self.weights) not in counts):
-            raise ValueError(f"Examples have a name, a photo, a target and a weight each; got {sorted(counts)}.")
-
-    def __len__(self) -> int:
-        return len(self.photos)
-
-    def order(self, generator: np.random.Generator) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Return the photos of an epoch: each once, or drawn by weight where weights are given."""
-        if self.weights is None:
-            return generator.permutation(len(self))
-        shares = np.asarray(self.weights, dtype=np.float64)
-        return generator.choice(len(self), len(self), p=shares / shares.sum())
 
 
 @dataclass
@@ -91,9 +54,12 @@ class Progress:
 class Trainer:
     """A model, what it learns from, and how far it is."""
 
-    def __init__(self, model: SSD, examples: Examples, config: TrainConfig, device: str = "cpu") -> None:
+    def __init__(self, model: SSD, examples: Examples, config: TrainConfig, device: str | torch.device = "cpu") -> None:
         if len(examples) < config.batch:
-            raise ValueError(f"There are {len(examples)} photos to learn from, fewer than a batch of {config.batch}.")
+            raise ValueError(
+                f"There are {len(examples)} photos to learn from, fewer than a batch of {config.batch}; add some, or "
+                "make the batch smaller."
+            )
         self.config, self.examples, self.device = config, examples, torch.device(device)
         placed = model.to(self.device)
         self.model: SSD = placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -101,6 +67,7 @@ class Trainer:
         self.optimiser = _optimiser(self.model, config)
         self.average = _average(self.model, config.ema)
         self.progress = Progress()
+        self._order = lru_cache(2)(self._shown)
         self.bfloat16 = runs_bfloat16(device) if config.bfloat16 is None else config.bfloat16
 
     @property
@@ -126,11 +93,13 @@ class Trainer:
                 self.progress.seconds += time.perf_counter() - begin
                 every()
 
+    def _shown(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        return self.examples.order(np.random.default_rng([self.config.seed, epoch]))
+
     def _batch(self, step: int) -> Batch:
         """Return what a step shows: names, normalised photos (B, 3, H, W), targets."""
         epoch, place = divmod(step, self.steps_an_epoch)
-        order = self.examples.order(np.random.default_rng([self.config.seed, epoch]))
-        chosen = order[place * self.config.batch : (place + 1) * self.config.batch]
+        chosen = self._order(epoch)[place * self.config.batch : (place + 1) * self.config.batch]
         photos = [self.examples.photos[row] for row in chosen]
         targets = [self.examples.targets[row] for row in chosen]
         generator = np.random.default_rng([self.config.seed, epoch, place])
@@ -156,33 +125,31 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimiser.step()
         if self.average is not None:
-            _move_average(self.average, self.model, self.config.ema)
+            # Of a run that has just begun, the average is of what there is.
+            _move_average(
+                self.average, self.model, min(self.config.ema, (1 + self.progress.step) / (10 + self.progress.step))
+            )
         self.progress.step += 1
         self.progress.losses.append((sums[0], sums[1]))
 
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint at one stroke, in place of the last one."""
+    def state(self) -> dict[str, Tensor]:
+        """Return all that a run goes on from, but its progress: tensors by name, on the CPU."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         if self.average is not None:
             tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
         for name, weight in self.model.named_parameters():
             memory = self.optimiser.state.get(weight, {})
             tensors |= {f"optimiser.{key}.{name}": value for key, value in memory.items() if value is not None}
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        progress = json.dumps(vars(self.progress))
-        write_folder(folder, {TENSORS_FILE: save(tensors), STATE_FILE: progress.encode()})
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
-    def resume(self, folder: Path) -> None:
-        """Go on where a checkpoint was written, bit for bit on the same kind of device."""
-        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-        tensors = load((folder / TENSORS_FILE).read_bytes())
-        self.progress = Progress(**{**state, "losses": [tuple(pair) for pair in state["losses"]]})
-        self.model.load_state_dict(_below(tensors, "model."))
+    def restore(self, tensors: Mapping[str, Tensor], progress: Progress) -> None:
+        """Go on from a state, bit for bit on the same kind of device."""
+        self.progress = progress
+        self.model.load_state_dict(below(tensors, "model."))
         if self.average is not None:
-            self.average.load_state_dict(_below(tensors, "average."))
-        memory = _below(tensors, "optimiser.")
+            self.average.load_state_dict(below(tensors, "average."))
         weights = dict(self.model.named_parameters())
-        for key_and_name, tensor in memory.items():
+        for key_and_name, tensor in below(tensors, "optimiser.").items():
             key, _, name = key_and_name.partition(".")
             # Adam counts its steps on the CPU.
             self.optimiser.state[weights[name]][key] = tensor if key == "step" else tensor.to(weights[name])
@@ -239,5 +206,6 @@ def _blame(names: list[str], targets: list[Target], loss: Loss, step: int) -> st
     return f"The loss of step {step} is not finite; it showed {'; '.join(shown)}. Lower lr, or look at these boxes."
 
 
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose name begins with a prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

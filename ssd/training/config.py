@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import cos, inf, pi
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from ssd.augmentation_config import AUGMENTATIONS, AugmentationConfig
 from ssd.loss import LossConfig
@@ -31,7 +31,8 @@ class TrainConfig:
         ema: Of a moving average of the weights, the share that stays each step; 0: the weights themselves.
         bfloat16: Whether to multiply in bfloat16; none: where the device does.
         best_by: What chooses the epoch to keep: "loss" or "map", both on the photos kept back.
-        patience: Stop after so many epochs that are not the best; 0: never.
+        validate_every: Epochs from one validation to the next; the last epoch always has one.
+        patience: Stop after so many epochs without a better one; 0: never.
         augmentation: What happens to photos.
         loss: What is lowered.
         seed: Of the order of photos and of their augmentation.
@@ -50,6 +51,7 @@ class TrainConfig:
     ema: float = 0.0
     bfloat16: bool | None = False
     best_by: Literal["loss", "map"] = "loss"
+    validate_every: int = 1
     patience: int = 0
     augmentation: AugmentationConfig = field(default_factory=lambda: AUGMENTATIONS["epfl"])
     loss: LossConfig = field(default_factory=LossConfig)
@@ -57,10 +59,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "decay", self.decay if isinstance(self.decay, str) else tuple(self.decay))
-        if self.epochs < 1 or self.batch < 2 or self.patience < 0 or self.seed < 0:
+        if min(self.epochs, self.batch - 1, self.validate_every) < 1 or min(self.patience, self.seed) < 0:
             raise ValueError(
-                "Training has one epoch or more, two photos a batch or more (batch norm needs them), patience and seed "
-                f"from 0; got {self.epochs}, {self.batch}, {self.patience}, {self.seed}."
+                "Training has one epoch or more, two photos a batch or more (batch norm needs them), validate_every "
+                "from 1, patience and seed from 0; got "
+                f"{self.epochs}, {self.batch}, {self.validate_every}, {self.patience}, {self.seed}."
             )
         shares = (self.warmup, self.ema, self.momentum)
         if not (0 < self.lr < inf and all(0 <= share < 1 for share in shares) and self.weight_decay >= 0):
@@ -73,6 +76,16 @@ class TrainConfig:
                 raise ValueError(f"{name} is one of {', '.join(known)}; got {getattr(self, name)!r}.")
         if isinstance(self.decay, str) and self.decay not in {"none", "cosine"}:
             raise ValueError(f"decay is none, cosine, or shares of all steps; got {self.decay!r}.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as what `json.dumps` takes; `from_json` gives them back, equal."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TrainConfig:
+        """Return the settings that `to_json` wrote."""
+        inner = {"augmentation": AugmentationConfig(**data["augmentation"]), "loss": LossConfig(**data["loss"])}
+        return cls(**{**data, **inner})
 
     def rate(self, progress: float) -> float:
         """Return the learning rate at a share of all steps, from 0 to 1."""

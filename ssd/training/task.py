@@ -1,0 +1,145 @@
+"""All that a training run starts from, and its form as a folder for a machine that has nothing but this library."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from ssd.checkpoint import write_folder
+from ssd.containers import Target
+from ssd.decoding import DecodeConfig
+from ssd.layouts import load_trunk
+from ssd.model import SSD, ModelConfig
+from ssd.training.config import TrainConfig
+from ssd.training.examples import Examples
+
+__all__ = ["TASK_FILE", "Task", "load_task", "save_task"]
+
+FORMAT: Final = 1
+TASK_FILE: Final = "task.json"
+START_FILE: Final = "start.safetensors"
+SPLITS: Final = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained, how, from what, and judged on what.
+
+    Attributes:
+        model: The network.
+        config: How it learns.
+        train: What it learns from.
+        val: What chooses the epoch to keep; none: the last one is kept.
+        test: What the chosen one is scored on, once, at the end.
+        start: Weights to start from: a trunk's as torchvision names them, or those of a bundle that fit; none: drawn.
+        decode: How outputs become detections.
+        about: Whatever else the bundle should tell: digests, where the weights come from.
+    """
+
+    model: ModelConfig
+    config: TrainConfig
+    train: Examples
+    val: Examples | None = None
+    test: Examples | None = None
+    start: Mapping[str, Tensor] = field(default_factory=dict)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def network(self) -> SSD:
+        """Return the network as the run begins: what `start` has not is drawn by the seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            model = SSD(self.model)
+        if any(name.startswith("features.") for name in self.start):
+            load_trunk(model, self.start)
+        elif self.start:
+            model.load_state_dict({**model.state_dict(), **self.start})
+        return model
+
+    @property
+    def digest(self) -> str:
+        """What decides the course of the run, as a sha256: settings and photos' names, not their pixels."""
+        decided = [self.model.to_json(), self.config.to_json(), list(self.train.names), _plain(self.about)]
+        return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
+
+
+def save_task(folder: Path, task: Task) -> None:
+    """Write a task into a folder at one stroke: settings as JSON, photos and boxes as arrays, no pickle."""
+    if folder.exists() and not (folder / TASK_FILE).is_file():
+        raise FileExistsError(f"{folder} is there and is no prepared task; name a folder that is not.")
+    splits = {name: examples for name in SPLITS if (examples := getattr(task, name)) is not None}
+    about = {
+        "format": FORMAT,
+        "model": task.model.to_json(),
+        "config": task.config.to_json(),
+        "decode": asdict(task.decode),
+        "about": _plain(task.about),
+        "splits": {name: _rows(examples) for name, examples in splits.items()},
+    }
+    files = {TASK_FILE: json.dumps(about, indent=1).encode(), START_FILE: save(dict(task.start))}
+    write_folder(folder, files | {f"{name}.safetensors": save(_tensors(e)) for name, e in splits.items()})
+
+
+def load_task(folder: Path) -> Task:
+    """Return the task that was written into a folder."""
+    try:
+        data = json.loads((folder / TASK_FILE).read_text(encoding="utf-8"))
+        if data["format"] != FORMAT:
+            raise ValueError(f"it has format {data['format']!r}, this release reads {FORMAT}")
+        splits = {
+            name: _examples(rows, load_file(folder / f"{name}.safetensors")) for name, rows in data["splits"].items()
+        }
+        return Task(
+            model=ModelConfig.from_json(data["model"]),
+            config=TrainConfig.from_json(data["config"]),
+            start=load_file(folder / START_FILE),
+            decode=DecodeConfig(**data["decode"]),
+            about=data["about"],
+            **splits,
+        )
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise ValueError(
+            f"{folder} is no prepared task: {error}. Write it again with `facade train --prepare`."
+        ) from error
+
+
+def _rows(examples: Examples) -> dict[str, Any]:
+    rows = {"names": examples.names, "weights": examples.weights, "sets": examples.sets}
+    return {key: None if row is None else list(row) for key, row in rows.items()}
+
+
+def _tensors(examples: Examples) -> dict[str, Tensor]:
+    """Return photos and targets as tensors by name."""
+    tensors: dict[str, Tensor] = {}
+    for place, (photo, target) in enumerate(zip(examples.photos, examples.targets, strict=True)):
+        parts = {"photo": photo, "boxes": target.boxes, "labels": target.labels}
+        parts |= {"ignore": target.ignore} if target.ignore is not None else {}
+        parts |= {"labelled": target.labelled} if target.labelled is not None else {}
+        # A clone, for tensors that share memory are refused.
+        tensors |= {f"{place}.{name}": part.cpu().clone() for name, part in parts.items()}
+    return tensors
+
+
+def _examples(rows: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Examples:
+    count = range(len(rows["names"]))
+    targets = [
+        Target(*(tensors.get(f"{place}.{name}") for name in ("boxes", "labels", "ignore", "labelled")))  # type: ignore[arg-type]
+        for place in count
+    ]
+    return Examples(
+        rows["names"], [tensors[f"{place}.photo"] for place in count], targets, rows["weights"], rows["sets"]
+    )
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(dict(values)))
+    return plain
