@@ -90,6 +90,7 @@ def open_run(name: str, uri: str | None, parent: str | None = None) -> Iterator[
 
 def _start(name: str, uri: str | None, parent: str | None) -> tuple[MlflowClient, str]:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout has one line, the command's own
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is away is told in seconds
     from mlflow.tracking import MlflowClient
 
