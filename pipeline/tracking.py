@@ -6,12 +6,13 @@ Only this module knows MLflow. It uses the client, not the module-level calls, b
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,10 +27,11 @@ __all__ = ["OFF", "Run", "flatten", "open_run"]
 
 EXPERIMENT = "facade"
 OFF = "off"
-PACKAGES = ("facade-ssd", "dask", "mlflow", "numpy", "pillow", "pyarrow")
-# What MLflow takes: longer values are cut, more at once are refused.
-VALUE_LENGTH, BATCH = 6000, 100
+PACKAGES = ("facade-ssd", "dask", "mlflow", "numpy", "pillow", "pyarrow", "torch", "torchvision")
+# What MLflow takes: longer values are cut, more at once are refused, and so are other characters in a metric's name.
+VALUE_LENGTH, BATCH, METRICS = 6000, 100, 1000
 NAME = re.compile(r"[\w-]+", re.ASCII)
+NOT_IN_METRICS = re.compile(r"[^\w .:-]")
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,33 @@ class Run:
         with _told("the tables are done, but "):
             self.client.log_batch(self.run_id, entries, [], [RunTag(key, value) for key, value in (tags or {}).items()])
 
+    def log_series(self, rows: Sequence[Mapping[str, float]], key: str = "epoch") -> None:
+        """Log figures that change, each row's at the step that its `key` says; what is not finite is left out."""
+        if self.client is None or self.run_id is None:
+            return
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        entries = [
+            Metric(NOT_IN_METRICS.sub("_", name), float(value), now, int(row[key]))
+            for row in rows
+            for name, value in row.items()
+            if name != key and math.isfinite(value)
+        ]
+        with _told():
+            for start in range(0, len(entries), METRICS):
+                self.client.log_batch(self.run_id, entries[start : start + METRICS], [], [])
+
     def log_settings(self, settings: Mapping[str, Any]) -> None:
-        """Log settings under flat dotted names."""
+        """Log settings under flat dotted names; MLflow keeps the first value of each, so does a run that goes on."""
         if self.client is None or self.run_id is None:
             return
         from mlflow.entities import Param
 
-        params = [Param(key, str(value)[:VALUE_LENGTH]) for key, value in flatten(settings).items()]
         with _told():
+            known = self.client.get_run(self.run_id).data.params
+            flat = {key: value for key, value in flatten(settings).items() if key not in known}
+            params = [Param(key, str(value)[:VALUE_LENGTH]) for key, value in flat.items()]
             for start in range(0, len(params), BATCH):
                 self.client.log_batch(self.run_id, [], params[start : start + BATCH], [])
 
@@ -70,12 +91,15 @@ class Run:
 
 
 @contextmanager
-def open_run(name: str, uri: str | None, parent: str | None = None) -> Iterator[Run]:
-    """Open a run named after its stage, at `uri`, else MLflow's own default; it ends as the block ends."""
+def open_run(name: str, uri: str | None, parent: str | None = None, resumed: str | None = None) -> Iterator[Run]:
+    """Open a run named after its stage, at `uri`, else MLflow's own default; it ends as the block ends.
+
+    With `resumed`, the run of this id goes on, if the store still has it.
+    """
     if uri == OFF:
         yield Run()
         return
-    client, run_id = _start(name, uri, parent)
+    client, run_id = _start(name, uri, parent, resumed)
     status = "FAILED"
     try:
         yield Run(client, run_id)
@@ -88,7 +112,7 @@ def open_run(name: str, uri: str | None, parent: str | None = None) -> Iterator[
             client.set_terminated(run_id, status)
 
 
-def _start(name: str, uri: str | None, parent: str | None) -> tuple[MlflowClient, str]:
+def _start(name: str, uri: str | None, parent: str | None, resumed: str | None) -> tuple[MlflowClient, str]:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout has one line, the command's own
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is away is told in seconds
@@ -98,9 +122,26 @@ def _start(name: str, uri: str | None, parent: str | None) -> tuple[MlflowClient
         logging.getLogger(noisy).setLevel(logging.WARNING)
     with _told():
         client = MlflowClient(tracking_uri=uri)
+        if resumed is not None and _goes_on(client, resumed):
+            return client, resumed
         experiment = client.get_experiment_by_name(EXPERIMENT)
         experiment_id = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT)
         return client, client.create_run(experiment_id, run_name=name, tags=_tags(name, parent)).info.run_id
+
+
+def _goes_on(client: MlflowClient, run_id: str) -> bool:
+    """Return whether the store still has a run, which is running again then."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        active: bool = client.get_run(run_id).info.lifecycle_stage == "active"
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+    if active:
+        client.update_run(run_id, "RUNNING")
+    return active
 
 
 @contextmanager
@@ -120,13 +161,18 @@ def _told(before: str = "") -> Iterator[None]:
 def _tags(name: str, parent: str | None) -> dict[str, str]:
     tags = {"facade.stage": name, "mlflow.user": os.environ.get("USER", "")}
     tags |= {"mlflow.parentRunId": parent} if parent else {}
-    for package in PACKAGES:
-        try:
-            tags[f"version.{package}"] = version(package)
-        except PackageNotFoundError:
-            continue
+    tags |= {f"version.{package}": found for package, found in _versions(PACKAGES).items()}
     commit = _commit()
     return tags | ({"mlflow.source.git.commit": commit} if commit else {})
+
+
+def _versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
+    found = {}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def _commit() -> str | None:

@@ -1,7 +1,9 @@
 """One MLflow run a command, or a sentence, or none when it is off."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ def test_off_is_off() -> None:
         run.log({"a": 1})
         run.log_settings({"a": 1})
         run.log_files([Path("nowhere")])
+        run.log_series([{"epoch": 1, "a": 1}])
         assert run.run_id is None
 
 
@@ -68,3 +71,57 @@ def test_a_run_ends_as_its_command_does(
         raise error
     assert run.run_id is not None
     assert MlflowClient(uri).get_run(run.run_id).info.status == status
+
+
+def client_of(uri: str) -> Any:
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(uri)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a store in the test's folder, which the environment does not name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    return f"sqlite:///{tmp_path}/runs.db"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_series_has_a_value_an_epoch_but_where_there_is_none(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.tracking.METRICS", 2)  # several calls
+    rows = [
+        {"epoch": 1, "train.loss": 4.0, "lr": 0.1},
+        {"epoch": 2, "train.loss": math.nan, "lr": 0.1, "val.ap50.bow window (old)/new": 0.25},
+        {"epoch": 3, "train.loss": 2.0, "lr": math.inf},
+    ]
+    with open_run("train", store) as run:
+        run.log_series(rows)
+        run.log_series([])
+    history = {
+        name: [(entry.step, entry.value) for entry in client_of(store).get_metric_history(run.run_id, name)]
+        for name in client_of(store).get_run(run.run_id).data.metrics
+    }
+    assert history == {
+        "train.loss": [(1, 4.0), (3, 2.0)],
+        "lr": [(1, 0.1), (2, 0.1)],
+        "val.ap50.bow window _old__new": [(2, 0.25)],
+    }
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_goes_on_while_the_store_has_it(store: str) -> None:
+    client = client_of(store)
+    with open_run("train", store) as first:
+        first.log_settings({"device": "cpu"})
+    client.set_terminated(first.run_id, "KILLED")
+    with open_run("train", store, resumed=first.run_id) as second:
+        second.log_settings({"device": "cuda", "batch": 8})
+        assert client.get_run(first.run_id).info.status == "RUNNING"
+    assert second.run_id == first.run_id
+    assert client.get_run(first.run_id).info.status == "FINISHED"
+    assert client.get_run(first.run_id).data.params == {"device": "cpu", "batch": "8"}
+    client.delete_run(first.run_id)
+    for gone in (first.run_id, "0" * 32):
+        with open_run("train", store, resumed=gone) as new:
+            assert new.run_id not in {first.run_id, gone}
