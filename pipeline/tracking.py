@@ -1,6 +1,7 @@
 """One MLflow run a command: settings, versions and digests in, figures and pictures out.
 
-Only this module knows MLflow. It uses the client, not the module-level calls, because those keep global state.
+Only this module knows MLflow, and `served`, which MLflow runs. It uses the client, not the module-level calls, because
+those keep global state.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import logging
 import math
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,14 +18,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import FacadeError
 
 if TYPE_CHECKING:
+    from mlflow.models import Model
     from mlflow.tracking import MlflowClient
 
-__all__ = ["OFF", "Run", "flatten", "open_run"]
+__all__ = ["MODEL", "OFF", "SERVED_COLUMNS", "Run", "flatten", "open_run"]
 
 EXPERIMENT = "facade"
 OFF = "off"
@@ -32,6 +36,12 @@ PACKAGES = ("facade-ssd", "dask", "mlflow", "numpy", "pillow", "pyarrow", "torch
 VALUE_LENGTH, BATCH, METRICS = 6000, 100, 1000
 NAME = re.compile(r"[\w-]+", re.ASCII)
 NOT_IN_METRICS = re.compile(r"[^\w .:-]")
+MODEL = "model"  # as in runs:/ID/model
+SERVED_COLUMNS = {
+    **dict.fromkeys(("uri", "label"), "string"),
+    **dict.fromkeys(("score", "xmin", "ymin", "xmax", "ymax"), "double"),
+}
+SERVED_WITH = ("facade-ssd", "mlflow", "torch", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,22 @@ class Run:
                 for path in paths:
                     self.client.log_artifact(self.run_id, str(path))
 
+    def log_bundle(self, folder: Path) -> None:
+        """Keep a bundle with the run, as a model that MLflow loads without pickle from `runs:/ID/model`."""
+        if self.client is None or self.run_id is None:
+            return
+        from mlflow.entities import LoggedModelOutput
+        from mlflow.models import Model
+
+        with _told("the bundle is written, but "), TemporaryDirectory() as temporary:
+            experiment = self.client.get_run(self.run_id).info.experiment_id
+            logged = self.client.create_logged_model(experiment, MODEL, self.run_id)
+            self.client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+            model = Model(logged.artifact_location, self.run_id, model_uuid=logged.model_id, model_id=logged.model_id)
+            _save_model(folder, model, Path(temporary) / MODEL)
+            self.client.log_model_artifacts(logged.model_id, f"{temporary}/{MODEL}")
+            self.client.finalize_logged_model(logged.model_id, "READY")
+
 
 @contextmanager
 def open_run(name: str, uri: str | None, parent: str | None = None, resumed: str | None = None) -> Iterator[Run]:
@@ -115,6 +141,7 @@ def open_run(name: str, uri: str | None, parent: str | None = None, resumed: str
 def _start(name: str, uri: str | None, parent: str | None, resumed: str | None) -> tuple[MlflowClient, str]:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout has one line, the command's own
+    os.environ.setdefault("MLFLOW_LOG_UV_FILES", "false")  # of whatever project lies where the command runs
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is away is told in seconds
     from mlflow.tracking import MlflowClient
 
@@ -142,6 +169,26 @@ def _goes_on(client: MlflowClient, run_id: str) -> bool:
     if active:
         client.update_run(run_id, "RUNNING")
     return active
+
+
+def _save_model(bundle: Path, model: Model, folder: Path) -> None:
+    """Write a bundle and the code that serves it as a folder that MLflow loads."""
+    import pandas as pd
+    from mlflow.models import ModelSignature
+    from mlflow.pyfunc import save_model
+    from mlflow.types import ColSpec, Schema
+
+    columns = [ColSpec(kind, name) for name, kind in SERVED_COLUMNS.items()]
+    plain = shutil.copytree(bundle, folder.with_name("bundle"))  # MLflow takes a path's # and % for a URL's
+    save_model(
+        folder,
+        python_model=Path(__file__).with_name("served.py"),
+        artifacts={"bundle": str(plain)},
+        mlflow_model=model,
+        signature=ModelSignature(Schema(columns[:1]), Schema(columns)),
+        input_example=pd.DataFrame({"uri": ["facade.jpg"]}),  # without one MLflow warns
+        pip_requirements=[f"{name}=={found.split('+')[0]}" for name, found in _versions(SERVED_WITH).items()],
+    )
 
 
 @contextmanager

@@ -1,14 +1,21 @@
 """One MLflow run a command, or a sentence, or none when it is off."""
 
+import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pipeline.errors import FacadeError
-from pipeline.tracking import OFF, flatten, open_run
+from pipeline.images import decode_photo
+from pipeline.tracking import OFF, SERVED_COLUMNS, flatten, open_run
+from ssd import SSD, BackboneConfig, Bundle, Detector, ModelConfig, load_bundle, preset, save_bundle
 
 
 def test_off_is_off() -> None:
@@ -17,6 +24,7 @@ def test_off_is_off() -> None:
         run.log_settings({"a": 1})
         run.log_files([Path("nowhere")])
         run.log_series([{"epoch": 1, "a": 1}])
+        run.log_bundle(Path("nowhere"))
         assert run.run_id is None
 
 
@@ -125,3 +133,69 @@ def test_a_run_goes_on_while_the_store_has_it(store: str) -> None:
     for gone in (first.run_id, "0" * 32):
         with open_run("train", store, resumed=gone) as new:
             assert new.run_id not in {first.run_id, gone}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A bundle of a small network, in a folder whose name a URL would have quoted."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = SSD(ModelConfig(preset("paper_coco"), ("window", "door"), BackboneConfig("tiny"))).eval()
+    save_bundle(tmp_path / "a b#1%20", Bundle(model, trained={"run": "x"}))
+    return tmp_path / "a b#1%20"
+
+
+def predicted(uri: str, model: str, photos: list[str]) -> dict[str, Any]:
+    """Return what a process of its own predicts that refuses pickle."""
+    program = "import json, sys, mlflow, pandas\nmodel = mlflow.pyfunc.load_model(sys.argv[1])\n"
+    program += "tables = [model.predict(pandas.DataFrame({'uri': uris}, dtype=str)) for uris in (sys.argv[2:], [])]\n"
+    program += "print(json.dumps([table.to_dict('list') for table in tables]))"
+    setting = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "MLFLOW_TRACKING_URI": uri}
+    arguments = [sys.executable, "-c", program, model, *photos]
+    done = subprocess.run(arguments, capture_output=True, check=False, text=True, env={**os.environ, **setting})
+    assert done.returncode == 0, done.stderr
+    found, nothing = json.loads(done.stdout.splitlines()[-1])
+    assert nothing == {name: [] for name in SERVED_COLUMNS}
+    return dict(found)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_logged_bundle_is_a_model_that_loads_without_pickle(
+    store: str, bundle: Path, drawn: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with open_run("train", store) as run:
+        capfd.readouterr()  # not what making the store says
+        run.log_bundle(bundle)
+    assert capfd.readouterr() == ("", "")
+    client = client_of(store)
+    (logged,) = client.search_logged_models([client.get_run(run.run_id).info.experiment_id])
+    assert (logged.source_run_id, str(logged.status)) == (run.run_id, "READY")
+    client.create_registered_model("facade")
+    version = client.create_model_version("facade", logged.artifact_location, run.run_id, model_id=logged.model_id)
+    client.set_registered_model_alias("facade", "candidate", version.version)
+
+    photos = [str(path) for path in sorted(drawn.rglob("*.jpg"))[:2]]
+    table = predicted(store, "models:/facade@candidate", photos)
+    detector = Detector(load_bundle(bundle))
+    tensors = [torch.tensor(decode_photo(Path(photo).read_bytes())).permute(2, 0, 1) for photo in photos]
+    found = detector(tensors)
+    assert table["uri"] == [photo for photo, own in zip(photos, found, strict=True) for _ in range(len(own))]
+    assert table["label"] == [("window", "door")[label - 1] for own in found for label in own.labels.tolist()]
+    assert table["score"] == pytest.approx([score for own in found for score in own.scores.tolist()], abs=1e-4)
+    corners = torch.tensor([table[name] for name in ("xmin", "ymin", "xmax", "ymax")]).T
+    assert torch.allclose(corners, torch.cat([own.boxes for own in found]), atol=0.1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_model_is_found_by_its_run(store: str, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+    import pandas as pd
+
+    with open_run("train", store) as run:
+        run.log_bundle(bundle)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    model = mlflow.pyfunc.load_model(f"runs:/{run.run_id}/model")
+    assert model.metadata.signature.outputs.input_names() == list(SERVED_COLUMNS)
+    Path("nothing.jpg").touch()
+    with pytest.raises(ValueError, match=r"^nothing\.jpg: the file is empty"):
+        model.predict(pd.DataFrame({"uri": ["nothing.jpg"]}))
