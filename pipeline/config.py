@@ -22,6 +22,7 @@ TABLES = {
     "extract": "pipeline.extract:ExtractConfig",
     "describe": "pipeline.describe:DescribeConfig",
     "calibrate": "pipeline.calibrate:CalibrateConfig",
+    "train": "pipeline.training_plan:TrainConfig",
 }
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "PairingKey",
     "card_named",
     "card_of",
+    "cards_folder",
     "file_matches",
     "known_cards",
     "pair_up",
@@ -197,11 +198,15 @@ def code_of(key: str, kind: Kind) -> int:
     return red | green << 8 | blue << 16
 
 
-def known_cards() -> dict[str, Path]:
-    """Return the cards that come with facade-ssd, by name: in the checkout, or in the installed package."""
+def cards_folder() -> Path:
+    """Return the folder of what comes with facade-ssd: in the checkout, or in the installed package."""
     here = Path(__file__).parent
-    folder = here / "cards" if (here / "cards").is_dir() else here.parent / "data"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return here / "cards" if (here / "cards").is_dir() else here.parent / "data"
+
+
+def known_cards() -> dict[str, Path]:
+    """Return the cards that come with facade-ssd, by name."""
+    return {path.stem: path for path in sorted(cards_folder().glob("*.toml"))}
 
 
 def card_named(name_or_path: str) -> tuple[Card, str]:

@@ -92,7 +92,7 @@ class Outcome:
     rejected: int
     seconds: float
     per_second: float
-    outputs: dict[str, int]
+    outputs: dict[str, Any]
     digest: str
     added: int
     removed: int

@@ -42,7 +42,7 @@ from ssd.metrics import (
     outcomes,
     voc_ap,
 )
-from ssd.model import IMAGENET_MEAN, IMAGENET_STD, SSD, ModelConfig
+from ssd.model import IMAGENET_MEAN, IMAGENET_STD, SSD, ModelConfig, backbone_for
 from ssd.presets import PRESETS, paper_formula, preset, shapes_at, with_inverses
 from ssd.priors import PriorMap, PriorSpec, bounded
 from ssd.resampling import Plan, apply_plans, map_target, resize_photo
@@ -117,6 +117,7 @@ __all__ = [
     "area_xyxy",
     "augment",
     "average_precision",
+    "backbone_for",
     "bounded",
     "bundle_digest",
     "classes_of",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import torch
@@ -13,10 +13,13 @@ from ssd.backbones import BackboneConfig, make_backbone
 from ssd.heads import Heads
 from ssd.priors import PriorSpec
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SSD", "ModelConfig"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SSD", "ModelConfig", "backbone_for"]
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+
+# The map of stride 4, which no network predicts from unless asked to.
+FINEST: Final = {"vgg16": "conv3_3", "mobilenet_v2": "stride4", "tiny": "stride4"}
 
 Three = tuple[float, float, float]
 
@@ -108,3 +111,11 @@ def _check_grid(config: ModelConfig) -> None:
 
 def _sizes(sizes: list[tuple[int, int]]) -> str:
     return ", ".join(f"{rows}x{columns}" for rows, columns in sizes)
+
+
+def backbone_for(name: str, priors: PriorSpec) -> BackboneConfig:
+    """Return a backbone with a map for each of the priors', the one of stride 4 too where they have one more."""
+    config = BackboneConfig(name, layout=512 if max(priors.input_size) > 400 else 300)
+    with torch.device("meta"):
+        names = make_backbone(config).names
+    return replace(config, sources=(FINEST[name], *names)) if len(priors.maps) == len(names) + 1 else config

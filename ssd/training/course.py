@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -116,12 +118,15 @@ class Course:
         self.rows: list[Row] = []
         self.best, self.kept = _Best(), time.monotonic()
         self.taken: dict[str, bytes] | None = None
-
-    def run(self) -> Finished:
-        """Return what the run has come to, from its checkpoint on if there is one."""
         if (self.out / CHECKPOINT).exists():
             self._resume()
-        self.kept = time.monotonic()
+
+    def run(self) -> Finished:
+        """Return what the run has come to."""
+        with _repeatable(self.device):
+            return self._run()
+
+    def _run(self) -> Finished:
         while len(self.rows) < self.task.config.epochs and not self._is_stale():
             self._epoch()
         last = self._state()
@@ -273,6 +278,23 @@ def _write(path: Path, data: bytes) -> None:
     beside = path.with_name(f".{path.name}.new")
     beside.write_bytes(data)
     beside.replace(path)
+
+
+@contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """Let a GPU add in one order, so that a run gone on with is the same; a CPU always does."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # It would only cost time: nothing reads such memory.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def _device(name: str) -> torch.device:

@@ -57,4 +57,4 @@ def test_only_command_lines_print() -> None:
     for path in FILES:
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
         prints = [node for node in calls if isinstance(node.func, ast.Name) and node.func.id == "print"]
-        assert not prints or path.name in {"cli.py", "__main__.py"}, path
+        assert not prints or path.name in {"console.py", "__main__.py"}, path

@@ -1,0 +1,88 @@
+"""`facade model`: weights of other programs become bundles; bundles tell what they are, and become ONNX."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.console import Debug, finish, say
+
+__all__ = ["model_app"]
+
+model_app = typer.Typer(help="Weights of other programs become bundles; bundles tell what they are, and become ONNX.")
+
+Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder with a model.")]
+
+
+@model_app.callback(invoke_without_command=True)
+def model_root(context: typer.Context) -> None:
+    """Weights of other programs become bundles; bundles tell what they are, and become ONNX."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@model_app.command("import")
+def model_import(
+    file: Annotated[Path, typer.Argument(help="Weights of an SSD300 with VGG-16: .pth, .pt or .safetensors.")],
+    out: Annotated[Path, typer.Option(help="The bundle to write; an earlier one there is replaced.")],
+    classes: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="The classes, by label; as many others as you like start anew.")
+    ] = None,
+    priors: Annotated[
+        str | None, typer.Option(help="Other priors: a preset, or the priors.json of `calibrate`.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Make a bundle of weights of torchvision's ssd300_vgg16, of ssd.pytorch, or of the EPFL report's code."""
+
+    def command() -> dict[str, Any]:
+        from pipeline.model import import_model
+
+        return import_model(file, out, classes, priors, say)
+
+    finish_model("import", command, debug)
+
+
+@model_app.command("export")
+def model_export(
+    bundle: Bundle,
+    out: Annotated[Path, typer.Option(help="The folder to write; an earlier export there is replaced.")],
+    debug: Debug = False,
+) -> None:
+    """Write a bundle's network as ONNX, judged against PyTorch, and a JSON file with priors, classes and settings."""
+
+    def command() -> dict[str, Any]:
+        from pipeline.onnx_export import export_model
+
+        return export_model(bundle, out, say)
+
+    finish_model("export", command, debug)
+
+
+@model_app.command("show")
+def model_show(bundle: Bundle, debug: Debug = False) -> None:
+    """Tell what a bundle is: network, classes, priors, where it comes from; its weights are checked."""
+
+    def command() -> dict[str, Any]:
+        from pipeline.bundle import facts_of, text_of
+
+        found = facts_of(bundle)
+        say(text_of(found))
+        return {"changed": False, "outputs": {}, **found}
+
+    finish_model("show", command, debug)
+
+
+def finish_model(name: str, command: Callable[[], dict[str, Any]], debug: bool) -> None:
+    """Run a command on models, whose line has a stage and seconds as all others, and no rows."""
+    stage, started = f"model {name}", time.monotonic()
+
+    def timed() -> dict[str, Any]:
+        result = command()
+        return {"stage": stage, "changed": result["changed"], "seconds": round(time.monotonic() - started, 3), **result}
+
+    finish(stage, timed, debug)
