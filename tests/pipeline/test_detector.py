@@ -27,6 +27,8 @@ from ssd import (
     preset,
 )
 
+from ..ssd.samples import same_but_for_equal_scores
+
 CLASSES = ("building", "window", "door")
 
 
@@ -88,17 +90,6 @@ def test_the_same_detections_as_torchvision_on_drawn_facades(drawings: list[Draw
             counts.update(mine.labels.unique().tolist())
             same_but_for_equal_scores(mine, Detections(yours["boxes"], yours["labels"], yours["scores"]))
     assert counts == {1, 2, 3}
-
-
-def same_but_for_equal_scores(mine: Detections, yours: Detections) -> None:
-    """Each has its twin on the other side, within a hundredth of a pixel; two of one score may change places."""
-    assert len(mine) == len(yours) > 20
-    torch.testing.assert_close(mine.scores, yours.scores, rtol=0, atol=1e-4)
-    apart = (mine.boxes[:, None] - yours.boxes).abs().amax(dim=2)
-    twins = (apart < 1e-2) & ((mine.scores[:, None] - yours.scores).abs() < 1e-4)
-    twins &= mine.labels[:, None] == yours.labels
-    assert bool(twins.any(dim=0).all())
-    assert bool(twins.any(dim=1).all())
 
 
 def test_a_network_learns_what_it_is_shown() -> None:

@@ -24,7 +24,8 @@ from pipeline.training_data import Photos, gather
 from pipeline.training_data import _decoded as decoded
 from pipeline.training_plan import TrainConfig, decide
 from ssd import load_bundle, load_task, read_history
-from tests.conftest import Result, Workplace
+
+from ..conftest import Result, Workplace
 
 QUICK = {"preset": "demo", "priors": "paper_coco", "epochs": 2, "batch": 2, "validate_every": 1, "device": "cpu"}
 Prepared = Callable[..., Workplace]
