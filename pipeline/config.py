@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import UsageError
 
-__all__ = ["Settings", "load_tables", "one_sentence", "parse_toml", "resolve", "settings_of"]
+__all__ = ["Settings", "beside", "load_tables", "one_sentence", "parse_toml", "resolve", "settings_of"]
 
 RUN_KEYS = ("work", "datasets")
 # Tables a settings file may hold, and the settings class of each.
@@ -24,6 +24,8 @@ TABLES = {
     "calibrate": "pipeline.calibrate:CalibrateConfig",
     "train": "pipeline.training_plan:TrainConfig",
 }
+# Settings that may name a file.
+FILES = {"train": ("start", "priors")}
 
 
 class Settings(BaseModel):
@@ -40,7 +42,7 @@ def load_tables(path: Path | None, assignments: Iterable[str]) -> dict[str, dict
 
     A file may also be that of `facade run`, whose `work` and `datasets` are no stage's.
     """
-    tables = parse_toml(read_text(path), str(path)) if path else {}
+    tables = _tables_of(path) if path else {}
     for key in RUN_KEYS:
         tables.pop(key, None)
     for name, table in tables.items():
@@ -53,6 +55,22 @@ def load_tables(path: Path | None, assignments: Iterable[str]) -> dict[str, dict
     for name in tables:
         resolve(settings_of(name), tables, name)  # a typo in another stage's table is a typo all the same
     return tables
+
+
+def _tables_of(path: Path) -> dict[str, Any]:
+    """Return the tables of a file; files that they name are looked for beside it."""
+    tables = parse_toml(read_text(path), str(path))
+    for stage, keys in FILES.items():
+        table = tables.get(stage)
+        for key in keys if isinstance(table, dict) else ():
+            if isinstance(table.get(key), str):
+                table[key] = beside(path.parent, table[key])
+    return tables
+
+
+def beside(folder: Path, name: str) -> str:
+    """Return a path relative to a settings file, if there is something; else the name as it is: a card, an address."""
+    return str(folder / name) if (folder / name).exists() else name
 
 
 def resolve(settings: type[SettingsT], tables: Mapping[str, Any], name: str) -> SettingsT:

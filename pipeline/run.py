@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from pipeline.config import RUN_KEYS, Settings, one_sentence, parse_toml, read_text, resolve, settings_of
+from pipeline.config import RUN_KEYS, Settings, beside, one_sentence, parse_toml, read_text, resolve, settings_of
 from pipeline.dataset import card_named
 from pipeline.errors import UsageError
 from pipeline.stage import Context, Outcome, nested_line
@@ -45,7 +45,7 @@ def load_run(path: Path) -> tuple[Path, list[Dataset]]:
     except ValidationError as error:
         raise UsageError(one_sentence(error, str(path), RunConfig)) from None
     here = path.parent
-    datasets = [Dataset(card=_beside(here, entry.card), root=_beside(here, entry.root)) for entry in settings.datasets]
+    datasets = [Dataset(card=beside(here, entry.card), root=beside(here, entry.root)) for entry in settings.datasets]
     return here / settings.work, datasets
 
 
@@ -84,8 +84,3 @@ class _Parent:
         if not self.opened:
             self.opened.append(self.stack.enter_context(open_run("run", self.tracking)).run_id)
         return self.opened[0]
-
-
-def _beside(folder: Path, name: str) -> str:
-    """Return a path relative to the run's file, if there is something; else the name as it is (a card, an address)."""
-    return str(folder / name) if (folder / name).exists() else name

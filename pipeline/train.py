@@ -36,7 +36,7 @@ from ssd import (
     load_bundle,
     read_history,
 )
-from ssd.training.course import BUNDLE, CHECKPOINT
+from ssd.training.course import BUNDLE, CHECKPOINT, device_of
 
 __all__ = [
     "NAME",
@@ -78,7 +78,7 @@ def run(context: Context, config: TrainConfig, resume: bool = False, photos: Pho
         with open_run(NAME, context.tracking, context.parent(), resumed=kept.get("run_id")) as tracked:
             kept = {"config": config.model_dump(), "run_id": tracked.run_id}
             write_json(out / SETTINGS_FILE, kept, context)
-            tracked.log_settings(plan.settings())
+            tracked.log_settings({**plan.settings(), "device": str(device_of(config.device))})
             if finished is None:
                 task, rejected = task_of(context, plan, photos or Photos(config.side), {"run_id": tracked.run_id})
                 tracked.log_files(_mosaic(task, out))

@@ -40,6 +40,7 @@ class TrainConfig(Settings):
         priors: "chosen" by `calibrate`, another of its priors by name, a preset, or a JSON file.
         datasets: names, with how often their photos are shown in relation to others; empty is all, all alike.
         classes: what to find; empty is all that the datasets label.
+        everything: learn from all photos, whatever their split, and keep the last epoch, for none is left to judge by.
         side: photos are kept in memory with no side longer than this, in pixels.
         device: cpu, cuda or auto.
         checkpoint_minutes: from one checkpoint to the next.
@@ -55,6 +56,7 @@ class TrainConfig(Settings):
     priors: str = CHOSEN
     datasets: dict[str, Annotated[float, Field(ge=0)]] | tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    everything: bool = False
     side: int = Field(default=600, ge=64)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_minutes: float = Field(default=10.0, ge=0)
@@ -124,7 +126,7 @@ class TrainingPlan:
     def name(self) -> str:
         """The run's folder: the preset, and a digest of all that decides the run."""
         decided = [self.material.digest, self.learning.to_json(), self.model.to_json(), self.start, self.config.side]
-        weights = sorted(self.material.weights.items())
+        weights = [sorted(self.material.weights.items()), self.material.counts()]
         return f"{self.config.named()}-{json_digest([decided, weights])[:10]}"
 
     def settings(self) -> dict[str, Any]:
@@ -157,6 +159,8 @@ def decide(context: Context, config: TrainConfig) -> TrainingPlan:
     backbone = config.backbone or backbone
     start = config.start or (start if backbone != "tiny" else "none")
     material = gather(context, config.weights(), config.classes)
+    if config.everything:
+        material = replace(material, rows=[{**row, "split": "train"} for row in material.rows])
     spec, source = _priors(context, config.priors)
     with told("train.priors"):
         model = ModelConfig(spec, material.classes, replace(backbone_for(backbone, spec), fusion=config.fusion))

@@ -110,7 +110,7 @@ class Course:
         watch: Watch | None = None,
     ) -> None:
         self.task, self.out, self.keep_every, self.patience = task, out, keep_every, patience
-        self.watch, self.device = watch or Watch(), _device(device)
+        self.watch, self.device = watch or Watch(), device_of(device)
         train, val = (_placed(examples, self.device) for examples in (task.train, task.val))
         assert train is not None
         self.trainer = Trainer(task.network(), train, task.config, self.device)
@@ -297,7 +297,8 @@ def _repeatable(device: torch.device) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """Return a device by name, "auto" being a GPU where there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)

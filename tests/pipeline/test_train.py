@@ -75,6 +75,13 @@ def test_boxes_become_a_bundle_once(prepared: Prepared) -> None:
     assert (place.context.work / "train" / "latest").resolve() == Path(other.outputs["bundle"]).parent.resolve()
 
 
+def test_all_photos_may_be_learnt_from(prepared: Prepared) -> None:
+    place = prepared()
+    bundle = load_bundle(Path(trained(place, everything=True, epochs=1).outputs["bundle"]))
+    assert bundle.trained["data"]["photos"] == {"train": 10}
+    assert (bundle.trained["val"], bundle.trained["test"]) == ({}, {})
+
+
 def test_the_same_boxes_and_settings_give_the_same_bundle(prepared: Prepared) -> None:
     first, second = trained(prepared(name="one")), trained(prepared(name="two"))
     one, two = (load_bundle(Path(outcome.outputs["bundle"])).model.state_dict() for outcome in (first, second))
