@@ -61,7 +61,7 @@ def _tables_of(path: Path) -> dict[str, Any]:
     """Return the tables of a file; files that they name are looked for beside it."""
     tables = parse_toml(read_text(path), str(path))
     for stage, keys in FILES.items():
-        table = tables.get(stage)
+        table: Any = tables.get(stage)
         for key in keys if isinstance(table, dict) else ():
             if isinstance(table.get(key), str):
                 table[key] = beside(path.parent, table[key])

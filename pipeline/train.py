@@ -56,7 +56,7 @@ LATEST: Final = "latest"
 MOSAIC: Final = 16
 # Photos drawn with what is found there, above which score.
 DRAWN: Final = 12
-SURE: Final = 0.5
+SURE: Final = 0.3
 
 
 def run(context: Context, config: TrainConfig, resume: bool = False, photos: Photos | None = None) -> Outcome:

@@ -46,7 +46,7 @@ class TrainConfig(Settings):
         checkpoint_minutes: from one checkpoint to the next.
 
     All others are those of `ssd.TrainConfig`, and the preset's by default; `augmentation` is a name (epfl, paper,
-    none) or a table of what differs from the preset's, `loss` such a table.
+    mild, none) or a table of what differs from the preset's, `loss` such a table.
     """
 
     preset: Literal["epfl", "paper", "fast", "light", "demo"] | None = None

@@ -26,19 +26,21 @@ class LossConfig:
         negatives: Hard negatives for each positive of an image.
         min_negatives: Hard negatives of an image even if it has few positives or none: how empty images teach.
         threshold: Overlap above which a prior answers for a ground truth.
+        balance: How far rare classes are made up for: with 0 every positive weighs the same, with 1 every class.
     """
 
     alpha: float = 1.0
     negatives: float = 3.0
     min_negatives: int = 0
     threshold: float = 0.5
+    balance: float = 0.0
 
     def __post_init__(self) -> None:
         finite = 0 <= self.alpha < inf and 0 < self.negatives < inf and 0 <= self.min_negatives < inf
-        if not finite or not 0 < self.threshold < 1:
+        if not finite or not 0 < self.threshold < 1 or not 0 <= self.balance <= 1:
             raise ValueError(
-                "A loss has alpha from 0, negatives above 0 and min_negatives from 0, all finite, and a threshold "
-                f"between 0 and 1; got {self}."
+                "A loss has alpha from 0, negatives above 0 and min_negatives from 0, all finite, a threshold between "
+                f"0 and 1, and a balance from 0 to 1; got {self}."
             )
 
 
@@ -90,14 +92,25 @@ class MultiBoxLoss(nn.Module):
         offsets, logits = _at_least_float32(offsets), _at_least_float32(logits)
         matches = self.match(targets) if matches is None else matches
         positive = matches >= 0
-        location = self._location(offsets, targets, matches).masked_fill(~positive, 0.0).sum(dim=1)
-        wrong, missed = _cross_entropies(logits, targets, matches)
+        labels = targets.labels.gather(1, matches.clamp(min=0))
+        weights = self._weights(labels, positive, logits)
+        location = (self._location(offsets, targets, matches) * weights).masked_fill(~positive, 0.0).sum(dim=1)
+        wrong, missed = _cross_entropies(logits, targets, labels)
         positives = positive.sum(dim=1)
         hardest, taken = self._hardest(wrong.masked_fill(matches != BACKGROUND, 0.0), positives)
-        confidence = missed.masked_fill(~positive, 0.0).sum(dim=1) + hardest
+        confidence = (missed * weights).masked_fill(~positive, 0.0).sum(dim=1) + hardest
         negatives = torch.minimum(taken, (matches == BACKGROUND).sum(dim=1)).sum()
         divisor = torch.maximum(positives.sum().to(confidence), negatives / self.config.negatives).clamp(min=1.0)
         return Loss(self.config.alpha * location / divisor, confidence / divisor, positives, divisor)
+
+    def _weights(self, labels: Tensor, positive: Tensor, logits: Tensor) -> Tensor:
+        """Return the weight (B, P) of each prior should it be a positive; those of the positives are 1 in the mean."""
+        if not self.config.balance:
+            return logits.new_ones(())
+        classes = torch.arange(logits.shape[-1], device=labels.device)
+        counts = ((labels[..., None] == classes) & positive[..., None]).sum(dim=(0, 1)).to(logits)
+        shares = counts.clamp(min=1).pow(-self.config.balance)
+        return (shares * counts.sum() / (shares * counts).sum().clamp(min=1e-6))[labels]
 
     def _location(self, offsets: Tensor, targets: TargetBatch, matches: Tensor) -> Tensor:
         """Return the smooth L1 distance (B, P) of every prior's offsets from its ground truth's."""
@@ -113,8 +126,8 @@ class MultiBoxLoss(nn.Module):
         return ranked.masked_fill(~chosen, 0.0).sum(dim=1), taken
 
 
-def _cross_entropies(logits: Tensor, targets: TargetBatch, matches: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the cross entropies (B, P) of each prior as background, and as the class of its ground truth.
+def _cross_entropies(logits: Tensor, targets: TargetBatch, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cross entropies (B, P) of each prior as background, and as the class (B, P) of its ground truth.
 
     A class that an image's annotation would not show may be there all the same: in such an image background is
     background or any such class, their probabilities summed.
@@ -123,7 +136,6 @@ def _cross_entropies(logits: Tensor, targets: TargetBatch, matches: Tensor) -> t
     unseen = ~targets.labelled
     unseen[:, 0] = True
     background = logits.masked_fill(~unseen[:, None, :], -torch.inf).logsumexp(dim=-1)
-    labels = targets.labels.gather(1, matches.clamp(min=0))
     return everything - background, everything - logits.gather(2, labels[..., None]).squeeze(2)
 
 

@@ -98,55 +98,42 @@ class TrainConfig:
         return self.lr * rising * 0.1 ** sum(progress >= float(share) for share in self.decay)
 
 
+# After four epochs on CMP AdamW was 8 points of mAP ahead of SGD, and balance .5 took the AP of rare doors from 9 to 24
+# (RESULTS.md).
+FAST: Final = TrainConfig(
+    epochs=120,
+    batch=32,
+    optimiser="adamw",
+    lr=3e-4,
+    weight_decay=1e-2,
+    bias_factor=1.0,
+    warmup=0.05,
+    decay="cosine",
+    clip=10.0,
+    ema=0.999,
+    bfloat16=None,
+    best_by="map",
+    patience=20,
+    loss=LossConfig(min_negatives=16, balance=0.5),
+)
+
 TRAININGS: Final[Mapping[str, TrainConfig]] = {
     "epfl": TrainConfig(),
     # 80,000, 20,000 and 20,000 steps of batch 32 on VOC's 16,551 photos are 232 epochs.
     "paper": TrainConfig(epochs=232, batch=32, decay=(2 / 3, 5 / 6), augmentation=AUGMENTATIONS["paper"]),
-    "fast": TrainConfig(
-        epochs=120,
-        batch=32,
-        lr=4e-3,
-        warmup=0.05,
-        decay="cosine",
-        clip=10.0,
-        ema=0.999,
-        bfloat16=None,
-        best_by="map",
-        patience=20,
-        loss=LossConfig(min_negatives=16),
-    ),
-    "light": TrainConfig(
-        epochs=40,
-        batch=16,
-        optimiser="adamw",
-        lr=1e-3,
-        weight_decay=1e-2,
-        bias_factor=1.0,
-        warmup=0.05,
-        decay="cosine",
-        clip=10.0,
-        ema=0.998,
-        bfloat16=None,
-        best_by="map",
-        loss=LossConfig(min_negatives=16),
-    ),
+    "fast": FAST,
+    "light": replace(FAST, epochs=40, batch=16, lr=1e-3, ema=0.998, patience=0),
     # Drawn photos are all of one kind: little is to be gained from changing them, and much from seeing them often.
-    "demo": TrainConfig(
-        epochs=36,
+    "demo": replace(
+        FAST,
+        epochs=54,
         batch=16,
-        optimiser="adamw",
         lr=3e-3,
-        weight_decay=1e-2,
-        bias_factor=1.0,
         warmup=0.1,
-        decay="cosine",
-        clip=10.0,
         ema=0.99,
-        best_by="map",
         validate_every=3,
-        augmentation=replace(
-            AUGMENTATIONS["epfl"], colour_chance=0.3, zoom_chance=0.0, overlaps=(None, 0.5, 0.7), crop_scale=(0.6, 1.0)
-        ),
-        loss=LossConfig(min_negatives=4),
+        patience=0,
+        augmentation=replace(AUGMENTATIONS["mild"], colour_chance=0.3, zoom_chance=0.0, crop_scale=(0.6, 1.0)),
+        loss=LossConfig(min_negatives=4, balance=0.5),
     ),
 }

@@ -136,7 +136,7 @@ def _written_priors(place: Workplace) -> Path:
     [
         ({"datasets": {"nowhere": 1}}, r"train.datasets: .* has no nowhere; it has drawn_boxes"),
         ({"classes": ("window", "balcony")}, "no object of the class balcony is in the train split; leave it out with"),
-        ({"augmentation": "wild"}, "augmentation is epfl, paper, none, or a table"),
+        ({"augmentation": "wild"}, "augmentation is epfl, paper, mild, none, or a table"),
         ({"augmentation": {"wild": 1}}, r"settings \[train\]: .*wild"),
         ({"batch": 1}, "two photos a batch or more"),
         ({"batch": 64}, r"There are \d photos to learn from, fewer than a batch of 64"),
@@ -259,7 +259,7 @@ def test_a_sweep_is_a_grid_of_runs(prepared: Prepared, tmp_path: Path) -> None:
 
 def test_the_sweeps_that_come_along_are_sweeps() -> None:
     assert len(sweep_named("priors").combinations()) == 9
-    assert len(sweep_named("augmentation").combinations()) == 9
+    assert len(sweep_named("augmentation").combinations()) == 12
     assert len(sweep_named("seeds").combinations()) == 5
     with pytest.raises(UsageError, match="no sweep 'nothing': give a TOML file, or one of augmentation, priors, seeds"):
         sweep_named("nothing")

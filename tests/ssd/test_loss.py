@@ -131,6 +131,27 @@ def test_priors_over_ignored_boxes_have_no_gradient() -> None:
     assert (matches == IGNORED).sum() > 20
 
 
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_rare_classes_may_be_made_up_for(balance: float) -> None:
+    """One door among many windows: its share of the positives' gradient grows, that of all of them together stays."""
+    windows, door = random_target(19), random_target(1)
+    boxes = torch.cat([windows.boxes, door.boxes])
+    target = Target(boxes, torch.tensor([2] * 19 + [3]))
+    offsets, logits = torch.zeros(1, SPEC.count, 4), torch.zeros(1, SPEC.count, CLASSES, requires_grad=True)
+    loss = MultiBoxLoss(SPEC, LossConfig(balance=balance))
+    matches = loss.match(batch := TargetBatch.of([target], CLASSES))
+    loss(offsets, logits, batch, matches).confidence.sum().backward()
+    assert logits.grad is not None
+    hit = matches[0] >= 0
+    labels = target.labels[matches[0][hit]]
+    pulls = -logits.grad[0, hit, labels]  # each positive pulls at the logit of its class by its weight
+    counts = torch.tensor([(labels == label).sum() for label in (2, 3)], dtype=torch.float32)
+    assert bool((counts > 0).all())
+    sums = torch.stack([pulls[labels == label].sum() for label in (2, 3)])
+    assert sums[1] / sums[0] == pytest.approx(float((counts[1] / counts[0]) ** (1 - balance)), rel=1e-4)
+    assert float(sums.sum()) == pytest.approx(0.75, rel=1e-4)  # of four classes alike: 1 - 1/4
+
+
 def test_a_class_that_nobody_labelled_may_be_there() -> None:
     labelled = torch.tensor([True, True, False, True])
     block = TargetBatch.of([Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), labelled=labelled)], CLASSES)
@@ -211,7 +232,9 @@ def test_a_step_of_training_waits_for_no_gpu_but_to_match() -> None:
     assert made.count == 0
 
 
-@pytest.mark.parametrize("wrong", [{"threshold": 1.0}, {"negatives": 0.0}, {"negatives": torch.inf}, {"alpha": -1.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"threshold": 1.0}, {"balance": 1.5}, {"negatives": 0.0}, {"negatives": torch.inf}, {"alpha": -1.0}]
+)
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="all finite, and a threshold between 0 and 1"):
         LossConfig(**wrong)
