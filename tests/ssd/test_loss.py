@@ -236,7 +236,7 @@ def test_a_step_of_training_waits_for_no_gpu_but_to_match() -> None:
     "wrong", [{"threshold": 1.0}, {"balance": 1.5}, {"negatives": 0.0}, {"negatives": torch.inf}, {"alpha": -1.0}]
 )
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="all finite, and a threshold between 0 and 1"):
+    with pytest.raises(ValueError, match="all finite, a threshold between 0 and 1, and a balance"):
         LossConfig(**wrong)
 
 
