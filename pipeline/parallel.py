@@ -83,7 +83,7 @@ def local_client(count: int, memory: str | int = "auto") -> Iterator[Client]:
     import dask
     from distributed import Client, LocalCluster
 
-    with dask.config.set({"distributed.scheduler.allowed-failures": DEATHS_ALLOWED}):
+    with _own_environment(), dask.config.set({"distributed.scheduler.allowed-failures": DEATHS_ALLOWED}):
         cluster = LocalCluster(
             n_workers=count,
             threads_per_worker=1,
@@ -94,6 +94,22 @@ def local_client(count: int, memory: str | int = "auto") -> Iterator[Client]:
         )
         with cluster, Client(cluster) as client:
             yield client
+
+
+@contextmanager
+def _own_environment() -> Iterator[None]:
+    """Take back what Dask sets for its workers in this process: on one thread, training would be half as fast."""
+    import dask
+
+    before = {name: os.environ.get(name) for name in dask.config.get("distributed.nanny.pre-spawn-environ")}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _windowed(client: Client, task: Task, shards: Sequence[Shard]) -> Iterator[Receipt]:

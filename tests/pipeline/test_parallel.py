@@ -1,5 +1,6 @@
 """Shards to workers: what is killed is redone, and the killer is found."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,3 +112,13 @@ def test_local_workers_listen_on_loopback_only() -> None:
         listening = [link for process in ours for link in process.net_connections("inet") if link.status == "LISTEN"]
     assert len(listening) >= 3
     assert {link.laddr.ip for link in listening} == {"127.0.0.1"}
+
+
+def test_what_workers_are_told_is_not_told_to_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MKL_NUM_THREADS", "2")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = dict(os.environ)
+    with local_client(2) as client:
+        told = client.run(lambda: (os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"]))
+    assert set(told.values()) == {("1", "2")}
+    assert dict(os.environ) == before
