@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.bundle import open_bundle
 from pipeline.errors import FacadeError, UsageError
 from pipeline.lock import locked
 from pipeline.stage import Context, Outcome
@@ -13,7 +14,7 @@ from pipeline.tracking import open_run
 from pipeline.train import NAME, SETTINGS_FILE, conclude, line, outcome, point_at, task_of, write_json
 from pipeline.training_data import Photos
 from pipeline.training_plan import TrainConfig, decide
-from ssd import Bundle, load_bundle, read_history, save_bundle, save_task
+from ssd import Bundle, read_history, save_bundle, save_task
 from ssd.training.course import BUNDLE, HISTORY_FILE
 
 __all__ = ["adopt", "prepare"]
@@ -43,7 +44,7 @@ def adopt(context: Context, source: Path) -> Outcome:
             f"{source} has no finished run: no {HISTORY_FILE} with its {BUNDLE}, as `python -m ssd.training DIR OUT` "
             "leaves them."
         )
-    bundle = load_bundle(source / BUNDLE)
+    bundle = open_bundle(source / BUNDLE)
     name, rows = str(bundle.trained.get("name", "")), sum(bundle.trained.get("data", {}).get("photos", {}).values())
     if not name or Path(name).name != name or name.startswith("."):
         raise FacadeError(f"{source}: its bundle names no run of `facade train --prepare`; train a prepared folder.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ from torch import Tensor
 from pipeline.bundle import open_bundle, told
 from pipeline.errors import FacadeError
 from pipeline.weights import read_checkpoint
-from ssd import SSD, ModelConfig, adopt, load_trunk
+from ssd import SSD, ModelConfig, adopt, bundle_digest, load_trunk
 from ssd.checkpoint import MODEL_FILE
 
-__all__ = ["start_from"]
+__all__ = ["identity", "start_from"]
 
 IMAGENET, NONE = "imagenet", "none"
 KEY = "features."
@@ -37,6 +38,17 @@ def start_from(name: str, config: ModelConfig, seed: int) -> tuple[dict[str, Ten
     kept = {key: tensor.contiguous() for key, tensor in checkpoint.tensors.items() if key not in unused}
     notes = [f"{len(unused)} tensors of {path.name} are not used, the first is {unused[0]}"] if unused else []
     return kept, {"from": checkpoint.name, "sha256": checkpoint.sha256}, notes
+
+
+def identity(name: str) -> str:
+    """Return what a start is wherever it lies: a word as it is, of a bundle its digest, of a file its sha256."""
+    path = Path(name)
+    if (path / MODEL_FILE).is_file():
+        return bundle_digest(path)
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    return name
 
 
 def _from_bundle(folder: Path, config: ModelConfig, seed: int) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pyarrow.parquet as pq
 from PIL import Image
 
 from pipeline.bundle import told
@@ -71,16 +73,19 @@ def run(context: Context, config: TrainConfig, resume: bool = False, photos: Pho
         config = _stopped(folder, config) if resume else config
         plan = decide(context, config)
         out, rows = folder / plan.name, len(plan.material.rows)
-        kept, finished, rejected = _settings(out), read_history(out), 0
+        kept, finished = _settings(out), read_history(out)
+        rejected = int(kept.get("rejected", 0))
         if finished is not None and kept.get("concluded"):
             point_at(folder, plan.name)
-            return outcome(out, finished, started, rows, run_id=kept.get("run_id"))
+            return outcome(out, finished, started, rows, rejected, kept.get("run_id"))
         with open_run(NAME, context.tracking, context.parent(), resumed=kept.get("run_id")) as tracked:
-            kept = {"config": config.model_dump(), "run_id": tracked.run_id}
+            kept |= {"config": config.model_dump(), "run_id": tracked.run_id}
             write_json(out / SETTINGS_FILE, kept, context)
             tracked.log_settings({**plan.settings(), "device": str(device_of(config.device))})
             if finished is None:
                 task, rejected = task_of(context, plan, photos or Photos(config.side), {"run_id": tracked.run_id})
+                kept |= {"rejected": rejected}
+                write_json(out / SETTINGS_FILE, kept, context)
                 tracked.log_files(_mosaic(task, out))
                 finished = _train(context, config, task, out, tracked)
                 tracked.log_files(_drawn(task, out))
@@ -106,14 +111,13 @@ def task_of(context: Context, plan: TrainingPlan, photos: Photos, about: Mapping
 
 def _check_rejected(context: Context, rejected: Sequence[dict[str, Any]], count: int, out: Path) -> None:
     """Keep the `rejected` rows, and stop above the share that is allowed."""
-    import pyarrow.parquet as pq
-
     path = out / "rejected.parquet"
     path.unlink(missing_ok=True)
     if not rejected:
         return
-    out.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table_from_rows("rejected", rejected), path)
+    buffer = io.BytesIO()
+    pq.write_table(table_from_rows("rejected", rejected), buffer)
+    write_bytes(path, buffer.getvalue(), context.patience)
     first = f"{rejected[0]['image_id']}: {rejected[0]['message']}"
     context.say(f"train: {len(rejected)} of {count} photos were rejected, the first is {first}; all are in {path}")
     if len(rejected) > context.max_rejected * count:
@@ -197,7 +201,7 @@ def _drawn(task: Task, out: Path) -> list[Path]:
 
 def _stopped(folder: Path, config: TrainConfig) -> TrainConfig:
     """Return the settings of the last run that was stopped, on the device that is asked for now."""
-    found = [path for path in folder.glob(f"*/{SETTINGS_FILE}") if read_history(path.parent) is None]
+    found = [path for path in folder.glob(f"*/{SETTINGS_FILE}") if not _settings(path.parent).get("concluded")]
     if not found:
         raise FacadeError(f"{folder} has no run that was stopped; start one without --resume.")
     latest = max(found, key=lambda path: path.stat().st_mtime)

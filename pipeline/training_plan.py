@@ -17,6 +17,7 @@ from pipeline.errors import FacadeError, UsageError
 from pipeline.files import json_digest
 from pipeline.model import priors_named
 from pipeline.stage import Context
+from pipeline.starting import identity
 from pipeline.training_data import Material, gather
 from ssd import AUGMENTATIONS, PRESETS, SSD, TRAININGS, ModelConfig, PriorSpec, backbone_for
 from ssd import TrainConfig as Learning
@@ -125,7 +126,8 @@ class TrainingPlan:
     @property
     def name(self) -> str:
         """The run's folder: the preset, and a digest of all that decides the run."""
-        decided = [self.material.digest, self.learning.to_json(), self.model.to_json(), self.start, self.config.side]
+        network = [self.model.to_json(), identity(self.start)]
+        decided = [self.material.digest, self.learning.to_json(), network, self.config.side]
         weights = [sorted(self.material.weights.items()), self.material.counts()]
         return f"{self.config.named()}-{json_digest([decided, weights])[:10]}"
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -170,6 +171,9 @@ def test_photos_that_are_gone_are_rejected_and_counted(prepared: Prepared, drawn
     outcome = trained(place, epochs=1)
     assert (outcome.rows_in, outcome.rows_out, outcome.rejected) == (10, 9, 1)
     assert any("1 of 10 photos were rejected, the first is" in line for line in place.said)
+    again = trained(place, epochs=1)
+    assert (again.changed, again.rows_out, again.rejected) == (False, 9, 1)
+    assert len(pq.read_table(Path(outcome.outputs["bundle"]).parent / "rejected.parquet")) == 1
     for path in sorted((drawn_copy / "photos").iterdir())[:4]:
         path.write_bytes(b"no photo")
     with pytest.raises(FacadeError, match=r"5 of 10 photos were rejected \(50.0%, allowed are 30.0%\)"):
