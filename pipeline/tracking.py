@@ -59,7 +59,7 @@ class Run:
 
         now = int(time.time() * 1000)
         entries = [Metric(key, float(value), now, 0) for key, value in metrics.items()]
-        with _told("the tables are done, but "):
+        with _told("the work is done, but "):
             self.client.log_batch(self.run_id, entries, [], [RunTag(key, value) for key, value in (tags or {}).items()])
 
     def log_series(self, rows: Sequence[Mapping[str, float]], key: str = "epoch") -> None:
@@ -95,7 +95,7 @@ class Run:
     def log_files(self, paths: Iterable[Path]) -> None:
         """Keep some files with the run."""
         if self.client is not None and self.run_id is not None:
-            with _told("the tables are done, but "):
+            with _told("the work is done, but "):
                 for path in paths:
                     self.client.log_artifact(self.run_id, str(path))
 
