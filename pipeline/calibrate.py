@@ -31,7 +31,7 @@ from ssd import PriorSpec, preset
 
 __all__ = ["STAGE", "CalibrateConfig", "run"]
 
-STAGE = Stage("calibrate", algorithm=1, rows_out=rows_of("specs"), primary="specs")
+STAGE = Stage("calibrate", algorithm=2, rows_out=rows_of("specs"), primary="specs")
 FITTED = ("greedy", "statistics")
 PRESETS_AT = {
     300: ("paper_voc", "paper_coco", "epfl_table", "epfl_code"),
