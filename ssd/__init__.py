@@ -47,6 +47,8 @@ from ssd.presets import PRESETS, paper_formula, preset, shapes_at, with_inverses
 from ssd.priors import PriorMap, PriorSpec, bounded
 from ssd.resampling import Plan, apply_plans, map_target, resize_photo
 from ssd.rows import DetectionRows, TruthRows
+from ssd.stream import Found, Network, Read, Stream, best_batch
+from ssd.tiling import Tiled, TilingConfig, tiles_of
 from ssd.training import (
     TRAININGS,
     Course,
@@ -95,19 +97,25 @@ __all__ = [
     "DivergedError",
     "Examples",
     "Finished",
+    "Found",
     "Judge",
     "Loss",
     "LossConfig",
     "Matches",
     "ModelConfig",
     "MultiBoxLoss",
+    "Network",
     "Plan",
     "PriorMap",
     "PriorSpec",
     "Progress",
+    "Read",
+    "Stream",
     "Target",
     "TargetBatch",
     "Task",
+    "Tiled",
+    "TilingConfig",
     "TrainConfig",
     "Trainer",
     "TruthRows",
@@ -118,6 +126,7 @@ __all__ = [
     "augment",
     "average_precision",
     "backbone_for",
+    "best_batch",
     "bounded",
     "bundle_digest",
     "classes_of",
@@ -146,6 +155,7 @@ __all__ = [
     "save_bundle",
     "save_task",
     "shapes_at",
+    "tiles_of",
     "voc_ap",
     "with_inverses",
     "xyxy_to_cxcywh",

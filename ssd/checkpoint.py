@@ -28,6 +28,7 @@ __all__ = ["MODEL_FILE", "WEIGHTS_FILE", "Bundle", "bundle_digest", "load_bundle
 FORMAT: Final = 1
 MODEL_FILE: Final = "model.json"
 WEIGHTS_FILE: Final = "weights.safetensors"
+OTHER_KEYS: Final = {"format", "photos", "decode", "trained", "weights_sha256"}  # beside the network's own
 # How photos are brought to the input; another release that does it otherwise must say so.
 PHOTOS: Final = {"channels": "red, green, blue", "resize": "squashed to the input, bilinear, antialiased"}
 
@@ -93,6 +94,8 @@ def load_bundle(folder: Path) -> Bundle:
             name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in load(weights).items()
         }
         model.load_state_dict(tensors, assign=True)
+        if unknown := data.keys() - model.config.to_json().keys() - OTHER_KEYS:
+            raise ValueError(f"{MODEL_FILE} has {', '.join(sorted(unknown))}, which this release does not know")
         return Bundle(model.eval(), DecodeConfig(**data["decode"]), data["trained"])
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"The bundle {folder} can't be used: {error}. Export or train it again.") from error

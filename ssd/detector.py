@@ -38,8 +38,12 @@ class Detector:
         """Return the detections of each photo, uint8 (3, H, W) of any size, in its own pixels."""
         if not photos:
             return []
-        inputs = torch.stack([resize_photo(photo, *self.input_size) for photo in photos])
-        return self.scaled(self.detect(inputs), [(photo.shape[-2], photo.shape[-1]) for photo in photos])
+        outputs = self.outputs(torch.cat([self.inputs_of(photo) for photo in photos]))
+        return self.found(outputs, [(photo.shape[-2], photo.shape[-1]) for photo in photos])
+
+    def inputs_of(self, photo: Tensor) -> Tensor:
+        """Return a photo as the network takes it, uint8 (1, 3, height, width)."""
+        return resize_photo(photo, *self.input_size)[None]
 
     @torch.inference_mode()
     def detect(self, inputs: Tensor) -> list[Detections]:
@@ -53,6 +57,10 @@ class Detector:
         images = self.model.normalise(photos).to(self.dtype, memory_format=torch.channels_last)
         offsets, logits = self.model(images)
         return offsets, logits
+
+    def found(self, outputs: tuple[Tensor, Tensor], sizes: Sequence[tuple[int, int]]) -> list[Detections]:
+        """Return the detections of a batch in pixels of photos of these sizes (height, width)."""
+        return self.scaled(self.decoder(*outputs), sizes)
 
     def scaled(self, found: Sequence[Detections], sizes: Sequence[tuple[int, int]]) -> list[Detections]:
         """Return detections in pixels of the input as such in pixels of photos of these sizes (height, width)."""

@@ -1,0 +1,207 @@
+"""Any number of photos in, their detections out in the same order: reading, network and results at the same time."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from ssd.containers import Detections
+
+__all__ = ["Found", "Network", "Read", "Stream", "best_batch"]
+
+Item = TypeVar("Item")
+Outputs = tuple[Tensor, Tensor]
+Size = tuple[int, int]
+
+# Batches that are read ahead of the network, so that one slow file does not stop it.
+AHEAD = 3
+
+
+@dataclass(frozen=True)
+class Read:
+    """A photo as it was read.
+
+    Attributes:
+        photo: uint8 (3, H, W), whole or already smaller.
+        size: (height, width) of the photo itself; detections are in its pixels.
+    """
+
+    photo: Tensor
+    size: Size
+
+
+@dataclass(frozen=True)
+class Found(Generic[Item]):
+    """What became of an item: its photo's size and detections, or what was wrong with it."""
+
+    item: Item
+    size: Size | None = None
+    detections: Detections | None = None
+    error: Exception | None = None
+
+
+class Network(Protocol):
+    """What a stream runs: `ssd.Detector`, or whatever stands in for it."""
+
+    device: torch.device
+
+    def inputs_of(self, photo: Tensor) -> Tensor:
+        """Return a photo (3, H, W) as rows of a batch, one or several; called in the threads that read."""
+
+    def outputs(self, inputs: Tensor) -> Outputs:
+        """Return what the network says of a batch; a GPU is not waited for."""
+
+    def found(self, outputs: Outputs, sizes: Sequence[Size]) -> list[Detections]:
+        """Return the detections of photos of these sizes (height, width), in their pixels."""
+
+
+@dataclass(frozen=True)
+class _Prepared(Generic[Item]):
+    """An item on its way: what the network gets, or what was wrong."""
+
+    item: Item
+    size: Size | None = None
+    inputs: Tensor | None = None
+    error: Exception | None = None
+
+
+class Stream(Generic[Item]):
+    """A network that waits for nothing while there are threads enough to read for it.
+
+    Args:
+        network: What finds.
+        read: Returns an item's photo; what it raises is told in the item's place.
+        readers: Threads that read, decode and resize.
+        batch: Photos that go through the network at once.
+    """
+
+    def __init__(self, network: Network, read: Callable[[Item], Read], readers: int, batch: int) -> None:
+        self.network, self.read, self.readers, self.batch = network, read, readers, batch
+        on_gpu = network.device.type == "cuda"
+        # Results of one batch are made while the next is computed, which on a GPU takes a stream of its own.
+        self.side = torch.cuda.Stream(network.device) if on_gpu else None  # type: ignore[no-untyped-call]
+
+    def __call__(self, items: Iterable[Item]) -> Iterator[Found[Item]]:
+        """Yield what became of each item, in their order."""
+        with ThreadPoolExecutor(self.readers, "read") as readers, ThreadPoolExecutor(1, "found") as results:
+            before: Future[list[Found[Item]]] | None = None
+            for part in self._batches(readers, items):
+                outputs, ready = self._outputs([one.inputs for one in part if one.inputs is not None])
+                now = results.submit(self._found, part, outputs, ready)
+                if before is not None:
+                    yield from before.result()
+                before = now
+            if before is not None:
+                yield from before.result()
+
+    def _batches(self, pool: ThreadPoolExecutor, items: Iterable[Item]) -> Iterator[list[_Prepared[Item]]]:
+        """Yield items as they were read, so many at a time, with more of them always under way."""
+        source = iter(items)
+        futures = deque(pool.submit(self._prepared, item) for item in islice(source, AHEAD * self.batch))
+        part: list[_Prepared[Item]] = []
+        while futures:
+            part.append(futures.popleft().result())
+            futures.extend(pool.submit(self._prepared, item) for item in islice(source, 1))
+            if len(part) >= self.batch or not futures:
+                yield part
+                part = []
+
+    def _prepared(self, item: Item) -> _Prepared[Item]:
+        try:
+            read = self.read(item)
+            return _Prepared(item, read.size, self.network.inputs_of(read.photo))
+        except MemoryError:  # may be the fault of a photo that is read beside this one
+            raise
+        except Exception as error:  # whatever is wrong with one photo is told in its place
+            return _Prepared(item, error=error)
+
+    def _outputs(self, inputs: list[Tensor]) -> tuple[Outputs | None, torch.cuda.Event | None]:
+        """Return what the network says, and on a GPU the event that tells when it is there."""
+        if not inputs:
+            return None, None
+        whole = torch.cat(inputs)
+        if self.side is None:
+            return self._in_turn(whole), None
+        outputs, ready = self._in_turn(whole.pin_memory()), torch.cuda.Event()  # type: ignore[no-untyped-call]
+        ready.record()
+        return outputs, ready
+
+    def _in_turn(self, inputs: Tensor) -> Outputs:
+        """Return what the network says of rows that may be more than a batch, where photos have several.
+
+        A batch that a GPU has no memory for is halved, and so are those that follow.
+        """
+        try:
+            parts = [self.network.outputs(part) for part in torch.split(inputs, self.batch)]
+        except torch.OutOfMemoryError:
+            if self.batch == 1:
+                raise
+            self.batch //= 2
+            torch.cuda.empty_cache()
+            return self._in_turn(inputs)
+        offsets, logits = zip(*parts, strict=True)
+        return (torch.cat(offsets), torch.cat(logits)) if len(parts) > 1 else parts[0]
+
+    def _found(
+        self, part: list[_Prepared[Item]], outputs: Outputs | None, ready: torch.cuda.Event | None
+    ) -> list[Found[Item]]:
+        sizes = [one.size for one in part if one.size is not None]
+        detections: Iterator[Detections] = iter(())
+        if outputs is not None:
+            with self._aside(outputs, ready):
+                detections = iter(self.network.found(outputs, sizes))
+        return [
+            Found(one.item, one.size, next(detections)) if one.error is None else Found(one.item, error=one.error)
+            for one in part
+        ]
+
+    def _aside(self, outputs: Outputs, ready: torch.cuda.Event | None) -> AbstractContextManager[object]:
+        """Return a context in which a GPU makes results beside the next batch."""
+        if self.side is None or ready is None:
+            return nullcontext()
+        self.side.wait_event(ready)
+        for tensor in outputs:
+            tensor.record_stream(self.side)
+        return torch.cuda.stream(self.side)
+
+
+# What is tried on a GPU; a larger batch must be so much faster to be worth its memory.
+BATCHES, WORTH = (16, 32, 64, 128, 256), 1.03
+CPU_BATCH = 8
+
+
+def best_batch(network: Network, inputs: Tensor) -> int:
+    """Return how many photos at once are fastest, tried out on a GPU with copies of the first of some rows."""
+    if network.device.type == "cpu":
+        return CPU_BATCH
+    best, fewest = BATCHES[0], float("inf")
+    for batch in BATCHES:
+        try:
+            seconds = _seconds(network, inputs[:1].repeat(batch, 1, 1, 1)) / batch
+        except torch.OutOfMemoryError:
+            break
+        if seconds * WORTH > fewest:
+            break
+        best, fewest = batch, seconds
+    torch.cuda.empty_cache()
+    return best
+
+
+def _seconds(network: Network, inputs: Tensor, rounds: int = 3) -> float:
+    """Return what a batch takes, after once to get warm."""
+    network.outputs(inputs)
+    torch.cuda.synchronize(network.device)
+    begin = time.perf_counter()
+    for _ in range(rounds):
+        network.outputs(inputs)
+    torch.cuda.synchronize(network.device)
+    return (time.perf_counter() - begin) / rounds
