@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import islice
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.errors import FacadeError
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, LocalCluster, Worker
 
     from pipeline.store import Receipt, Shard
 
-__all__ = ["Task", "Workers", "local_client", "map_shards"]
+__all__ = ["Heard", "Task", "Workers", "local_client", "map_shards", "tell", "worker_number"]
 
+# What shards tell while they are worked on goes by this name through the scheduler.
+TOPIC = "facade"
 # A shard that took two workers down with it is redone in children of this process, see `isolation`.
 DEATHS_ALLOWED = 1
 
@@ -51,13 +56,68 @@ class Workers:
         return len(os.sched_getaffinity(0)) if self.count is None else self.count
 
 
-def map_shards(task: Task, shards: Sequence[Shard], workers: Workers) -> Iterator[Receipt]:
+@dataclass(frozen=True)
+class Heard:
+    """Who listens while shards are worked on.
+
+    Attributes:
+        rows: called with the rows that some shard has got through; those of a shard that is done again come again.
+        dashboard: called with the address where the workers can be watched.
+    """
+
+    rows: Callable[[int], None] = lambda _: None
+    dashboard: Callable[[str], None] = lambda _: None
+
+
+def map_shards(task: Task, shards: Sequence[Shard], workers: Workers, heard: Heard | None = None) -> Iterator[Receipt]:
     """Yield the receipts of all shards as they are finished, in any order."""
+    heard = heard or Heard()
     if workers.scheduler is None and workers.local_count == 0:
-        yield from map(task, shards)
+        with _hearing(heard.rows):
+            yield from map(task, shards)
         return
     with _client(workers) as client:
+        heard.dashboard(client.dashboard_link)
+        client.subscribe_topic(TOPIC, lambda event: heard.rows(event[1]))
         yield from _windowed(client, task, shards)
+
+
+# Who hears what is told in this process.
+_listener: ContextVar[Callable[[int], None] | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def _hearing(listener: Callable[[int], None]) -> Iterator[None]:
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def tell(rows: int) -> None:
+    """Tell the command, from within a shard, that it got through some rows."""
+    if (listener := _listener.get()) is not None:
+        listener(rows)
+    elif (worker := _worker()) is not None:
+        worker.log_event(TOPIC, rows)
+
+
+def worker_number() -> int:
+    """Return the number of this worker process among the local ones; 0 where it has none."""
+    worker = _worker()
+    return worker.name if worker is not None and isinstance(worker.name, int) else 0
+
+
+def _worker() -> Worker | None:
+    if "distributed" not in sys.modules:
+        return None
+    from distributed import get_worker
+
+    try:
+        return get_worker()
+    except ValueError:  # this is none
+        return None
 
 
 @contextmanager
@@ -92,8 +152,26 @@ def local_client(count: int, memory: str | int = "auto") -> Iterator[Client]:
             dashboard_address="127.0.0.1:0",  # any free port
             silence_logs=logging.CRITICAL,  # the death of a worker is ours to tell
         )
-        with cluster, Client(cluster) as client:
+        with cluster, Client(cluster) as client, _kept_up(cluster, count):
             yield client
+
+
+@contextmanager
+def _kept_up(cluster: LocalCluster, count: int, pause: float = 5.0) -> Iterator[None]:
+    """Replace workers that Dask has given up: those that died, or took too long, while they were started again."""
+    done = Event()
+
+    def keep_up() -> None:
+        while not done.wait(pause):
+            cluster.scale(count)
+
+    thread = Thread(target=keep_up, name="workers", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 @contextmanager
@@ -132,13 +210,16 @@ def _windowed(client: Client, task: Task, shards: Sequence[Shard]) -> Iterator[R
 
 
 def _result(client: Client, future: Future[Any], task: Task, shard: Shard) -> Receipt:
-    """Return a shard's receipt; where the worker that holds it dies before it is fetched, another makes it anew."""
+    """Return a shard's receipt; where the worker that holds it dies before it is fetched, another makes it anew.
+
+    A shard that has no memory, or kills its workers, is worked on in children of this process.
+    """
     from distributed import KilledWorker
 
     try:
         receipt: Receipt = future.result()
         return receipt
-    except KilledWorker:
+    except (KilledWorker, MemoryError):
         return task.alone(shard, _memory(client))
     except CancelledError:
         raise FacadeError("the Dask scheduler went away; start it and run the same command again.") from None

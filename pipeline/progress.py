@@ -14,36 +14,57 @@ PLAIN_SECONDS, TERMINAL_SECONDS = 10.0, 0.2
 
 @dataclass
 class Progress:
-    """Counts done and rejected rows, and says so often enough."""
+    """Counts done and rejected rows, of a total if it is known, and says so often enough."""
 
     stage: str
-    total: int
+    total: int | None
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     done: int = 0
     rejected: int = 0
     started: float = field(default_factory=time.monotonic)
     _said: float = field(default_factory=time.monotonic)
+    _under_way: int = 0
 
     def advance(self, rows: int, rejected: int = 0) -> None:
         """Count some rows more, and show it if the last line is old enough or this is the end."""
         self.done, self.rejected = self.done + rows, self.rejected + rejected
+        self._show_now_and_then()
+
+    def get_through(self, rows: int) -> None:
+        """Show that some rows more are done but not yet kept; rows that are done again may come again."""
+        self._under_way += rows
+        self._show_now_and_then()
+
+    def close(self) -> None:
+        """End the line of work whose total was not known."""
+        if self.total is None and self.stream.isatty():
+            self._show(time.monotonic())
+            self.stream.write("\n")
+
+    def _show_now_and_then(self) -> None:
         now, pause = time.monotonic(), TERMINAL_SECONDS if self.stream.isatty() else PLAIN_SECONDS
-        if now - self._said >= pause or self.done >= self.total:
+        if now - self._said >= pause or (self.total is not None and self.done >= self.total):
             self._said = now
             self._show(now)
 
     def _show(self, now: float) -> None:
-        seconds = max(now - self.started, 1e-6)
-        rate = self.done / seconds
-        left = f", {_clock((self.total - self.done) / rate)} left" if 0 < self.done < self.total else ""
-        bad = f", {self.rejected:,} rejected" if self.rejected else ""
-        line = f"{self.stage} {_bar(self.done / max(self.total, 1))} {self.done:,} of {self.total:,}"
-        text = f"{line}, {rate:,.0f} per second{left}{bad}"
+        text, end = self._text(max(now - self.started, 1e-6))
         if self.stream.isatty():
-            self.stream.write(f"\r\x1b[2K{text}" + ("\n" if self.done >= self.total else ""))
+            self.stream.write(f"\r\x1b[2K{text}" + ("\n" if end else ""))
         else:
             self.stream.write(text + "\n")
         self.stream.flush()
+
+    def _text(self, seconds: float) -> tuple[str, bool]:
+        """Return the line, and whether it is the last one."""
+        if self.total is None:
+            return f"{self.stage} {self.done:,}, {self.done / seconds:,.0f} per second", False
+        done = max(self.done, min(self._under_way, self.total - 1))
+        rate = done / seconds
+        left = f", {_clock((self.total - done) / rate)} left" if 0 < done < self.total else ""
+        bad = f", {self.rejected:,} rejected" if self.rejected else ""
+        line = f"{self.stage} {_bar(done / max(self.total, 1))} {done:,} of {self.total:,}"
+        return f"{line}, {rate:,.0f} per second{left}{bad}", self.done >= self.total
 
 
 def _bar(share: float, width: int = 20) -> str:

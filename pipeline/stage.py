@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,21 @@ import pyarrow as pa
 
 from pipeline.errors import BadInputError, FacadeError
 from pipeline.isolation import RowsFunction, work_alone
-from pipeline.parallel import Workers, map_shards
+from pipeline.parallel import Heard, Workers, map_shards
 from pipeline.progress import Progress
 from pipeline.rows import rejected_row
 from pipeline.schemas import VOLATILE, table_from_rows
 from pipeline.store import STAGED, Manifest, Receipt, Shard, StageFolder
 from pipeline.tracking import Run, open_run
 
-__all__ = ["Context", "Outcome", "Plan", "Stage", "nested_line", "run_stage"]
+__all__ = ["Context", "Outcome", "Plan", "Stage", "nested_line", "run_stage", "work_shards"]
+
+
+GivenUp = Callable[[dict[str, Any], dict[str, Any]], Mapping[str, pa.Table]]
+
+
+def _only_rejected(_: dict[str, Any], rejected: dict[str, Any]) -> dict[str, pa.Table]:
+    return {"rejected": table_from_rows("rejected", [rejected])}
 
 
 @dataclass(frozen=True)
@@ -34,12 +41,16 @@ class Stage:
         algorithm: raised whenever the same inputs would give other rows.
         rows_out: how many input rows a shard's tables account for, besides the rejected ones.
         primary: the table whose rows are counted as added, removed and modified, if it has a key.
+        long: people are told where they can watch the workers.
+        given_up: the tables of an input row that no process survives, of it and of its `rejected` row.
     """
 
     name: str
     algorithm: int
     rows_out: Callable[[Mapping[str, pa.Table]], int]
     primary: str | None
+    long: bool = False
+    given_up: GivenUp = _only_rejected
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,7 @@ class Context:
     max_rejected: float = 0.05
     patience: float = 600.0
     say: Callable[[str], None] = lambda _: None
-    progress: Callable[[str, int], Progress] = Progress
+    progress: Callable[[str, int | None], Progress] = Progress
 
     def folder(self, stage: str) -> StageFolder:
         """Return the folder of a stage in this work folder."""
@@ -71,6 +82,8 @@ class Plan:
         kept: receipts of datasets that this command leaves alone.
         closing: a last shard, made from the receipts of the others.
         draw: pictures, made from all receipts; returns their paths.
+        folder: where the tables go, if not into the work folder.
+        again: keys of finished shards that are done once more.
     """
 
     shards: Sequence[Shard]
@@ -79,6 +92,8 @@ class Plan:
     kept: Sequence[Receipt] = ()
     closing: tuple[Shard, Callable[[Sequence[Receipt]], Mapping[str, pa.Table]]] | None = None
     draw: Callable[[Sequence[Receipt]], Sequence[Path]] | None = None
+    folder: StageFolder | None = None
+    again: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -105,13 +120,18 @@ def run_stage(stage: Stage, context: Context, plan: Plan) -> Outcome:
     return _StageRun(stage, context, plan).run()
 
 
+def work_shards(stage: Stage, context: Context, plan: Plan) -> Outcome:
+    """Return what became of some of a stage's shards, which `run_stage` then finds finished."""
+    return _StageRun(stage, context, plan).work()
+
+
 @dataclass(frozen=True)
 class _Task:
     """The stage's function with the folder it writes to: what travels to the workers."""
 
     folder: StageFolder
     function: RowsFunction
-    rows_out: Callable[[Mapping[str, pa.Table]], int]
+    stage: Stage
 
     def __call__(self, shard: Shard) -> Receipt:
         return self._write(shard, self.function(shard.rows))
@@ -120,10 +140,10 @@ class _Task:
         return self._write(shard, work_alone(self.function, shard.rows, self._reject, memory))
 
     def _write(self, shard: Shard, tables: Mapping[str, pa.Table]) -> Receipt:
-        return self.folder.write_shard(shard, tables, self.rows_out(tables))
+        return self.folder.write_shard(shard, tables, self.stage.rows_out(tables))
 
     def _reject(self, row: dict[str, Any], message: str) -> Mapping[str, pa.Table]:
-        return {"rejected": table_from_rows("rejected", [rejected_row(row, self.folder.stage, BadInputError(message))])}
+        return self.stage.given_up(row, rejected_row(row, self.folder.stage, BadInputError(message)))
 
 
 @dataclass(frozen=True)
@@ -135,14 +155,14 @@ class _StageRun:
 
     @cached_property
     def folder(self) -> StageFolder:
-        return self.context.folder(self.stage.name)
+        return self.plan.folder or self.context.folder(self.stage.name)
 
     @cached_property
     def before(self) -> Manifest | None:
         return self.folder.manifest()
 
     def run(self) -> Outcome:
-        finished = self.folder.finished()
+        finished = self._finished()
         if self._nothing_to_do(finished) and self.before is not None:
             self.folder.sweep(self.before)
             return self._outcome(self.before, 0, (0, 0, 0))
@@ -152,13 +172,26 @@ class _StageRun:
             self._check_rejected(receipts)
             return self._complete(run, receipts, sum(r.rows_in for r in receipts if r.key not in finished))
 
+    def work(self) -> Outcome:
+        """Return what became of the shards alone: they are kept, and the command for all of them takes them in."""
+        finished = self._finished()
+        receipts = self._work(finished)
+        self._check_rejected(receipts)
+        done = sum(receipt.rows_in for receipt in receipts if receipt.key not in finished)
+        manifest = Manifest(self.stage.name, tuple(receipts), dict(self.plan.settings))
+        return replace(self._outcome(manifest, done, (0, 0, 0)), changed=done > 0)
+
+    def _finished(self) -> dict[str, Receipt]:
+        return {key: receipt for key, receipt in self.folder.finished().items() if key not in self.plan.again}
+
     def _planned_keys(self) -> set[str]:
         closing = {self.plan.closing[0].key} if self.plan.closing else set()
         return {shard.key for shard in self.plan.shards} | {receipt.key for receipt in self.plan.kept} | closing
 
     def _nothing_to_do(self, finished: Mapping[str, Receipt]) -> bool:
-        in_force = {receipt.key for receipt in self.before.receipts} if self.before else None
-        return in_force == self._planned_keys() and in_force <= finished.keys()
+        in_force = {receipt.key: receipt for receipt in self.before.receipts} if self.before else None
+        planned = self._planned_keys()
+        return in_force == {key: finished[key] for key in planned if key in finished} and in_force.keys() == planned
 
     def _work(self, finished: Mapping[str, Receipt]) -> list[Receipt]:
         todo = [shard for shard in self.plan.shards if shard.key not in finished]
@@ -167,11 +200,16 @@ class _StageRun:
             self.context.say(f"{self.stage.name}: {skipped} of {len(self.plan.shards)} shards were finished before")
         receipts = [finished[shard.key] for shard in self.plan.shards if shard.key in finished]
         progress = self.context.progress(self.stage.name, sum(len(shard.rows) for shard in todo))
-        task = _Task(self.folder, self.plan.function, self.stage.rows_out)
-        for receipt in map_shards(task, todo, self.context.workers) if todo else ():
+        task = _Task(self.folder, self.plan.function, self.stage)
+        heard = Heard(progress.get_through, self._tell_dashboard)
+        for receipt in map_shards(task, todo, self.context.workers, heard) if todo else ():
             receipts.append(receipt)
             progress.advance(receipt.rows_in, receipt.rejected)
         return sorted(receipts, key=lambda receipt: (receipt.dataset, receipt.ordinal))
+
+    def _tell_dashboard(self, address: str) -> None:
+        if self.stage.long:
+            self.context.say(f"{self.stage.name}: Dask's dashboard is at {address}")
 
     def _check_rejected(self, receipts: Sequence[Receipt]) -> None:
         """Stop above the allowed share; the receipts stay, so that the same command with a higher limit is instant."""

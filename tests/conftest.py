@@ -84,6 +84,12 @@ class Quiet:
     def advance(self, rows: int, rejected: int = 0) -> None:
         pass
 
+    def get_through(self, rows: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
 
 @dataclass(frozen=True)
 class Result:

@@ -147,11 +147,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def fill(folder: Path) -> Path:
+def fill(folder: Path, left: int = 24_576) -> Path:
     """Fill the disk but for a few kB, so that the command starts and its tables do not fit."""
     ballast = folder / "ballast"
     free = shutil.disk_usage(folder).free
-    ballast.write_bytes(b"x" * max(0, free - 24_576))
+    ballast.write_bytes(b"x" * max(0, free - left))
     return ballast
 
 

@@ -1,10 +1,13 @@
 """Shards to workers: what is killed is redone, and the killer is found."""
 
+import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from pipeline.errors import FacadeError
@@ -122,3 +125,25 @@ def test_what_workers_are_told_is_not_told_to_this_process(monkeypatch: pytest.M
         told = client.run(lambda: (os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"]))
     assert set(told.values()) == {("1", "2")}
     assert dict(os.environ) == before
+
+
+def test_a_worker_that_dies_while_it_is_started_again_is_replaced() -> None:
+    """Dask gives it up, and would wait for ever if it was the last."""
+    import dask
+
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1s"}), local_client(1) as client:
+        (first,) = client.run(os.getpid).values()
+        os.kill(first, signal.SIGKILL)
+        child = _started_after(first)
+        child.kill()
+        future = client.submit(os.getpid, pure=False)
+        assert future.result(timeout=120) not in (first, child.pid)
+
+
+def _started_after(pid: int) -> psutil.Process:
+    """The next worker process of this one, caught before it has come up."""
+    while True:
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.pid != pid and "spawn_main" in " ".join(child.cmdline()):
+                    return child
