@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import pipeline
+from pipeline.cli_detect import detect
 from pipeline.cli_model import model_app
 from pipeline.console import (
     INTERRUPTED,
@@ -168,6 +169,9 @@ def train(
         return run(context, settings, resume)
 
     finish("train", command, debug)
+
+
+app.command()(detect)
 
 
 @app.command("run")

@@ -23,6 +23,7 @@ TABLES = {
     "describe": "pipeline.describe:DescribeConfig",
     "calibrate": "pipeline.calibrate:CalibrateConfig",
     "train": "pipeline.training_plan:TrainConfig",
+    "detect": "pipeline.finding:DetectConfig",
 }
 # Settings that may name a file.
 FILES = {"train": ("start", "priors")}

@@ -21,10 +21,12 @@ __all__ = [
     "ABSENT",
     "Listed",
     "is_passing",
+    "is_remote",
     "json_digest",
     "list_files",
     "printable",
     "read_bytes",
+    "remote_stamp",
     "size_and_stamp",
     "with_patience",
     "write_bytes",
@@ -104,10 +106,11 @@ def size_and_stamp(uri: str) -> tuple[int, str]:
 
     system, path = fsspec.core.url_to_fs(uri)
     system.invalidate_cache()
-    return _remote_stamp(system.info(path))
+    return remote_stamp(system.info(path))
 
 
-def _remote_stamp(info: Mapping[str, Any]) -> tuple[int, str]:
+def remote_stamp(info: Mapping[str, Any]) -> tuple[int, str]:
+    """Return the same of a file on an object store, from what its listing says."""
     names = ("ETag", "etag", "LastModified", "mtime", "created")
     return int(info.get("size") or 0), str(next((info[name] for name in names if info.get(name)), ""))
 
@@ -119,7 +122,7 @@ def _list_remote(root: str) -> Iterator[Listed]:
     for path, info in system.find(base, detail=True).items():
         relative = path[len(base) :].lstrip("/")
         if not any(part.startswith(".") for part in relative.split("/")):
-            yield Listed(relative, system.unstrip_protocol(path), *_remote_stamp(info))
+            yield Listed(relative, system.unstrip_protocol(path), *remote_stamp(info))
 
 
 def read_bytes(uri: str) -> bytes:

@@ -18,7 +18,16 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pipeline.errors import BadInputError
 
-__all__ = ["MAX_PIXELS", "PhotoFacts", "decode_photo", "inspect_photo", "mask_codes", "open_image", "turn_upright"]
+__all__ = [
+    "MAX_PIXELS",
+    "PhotoFacts",
+    "decode_photo",
+    "inspect_photo",
+    "mask_codes",
+    "open_image",
+    "turn_upright",
+    "upright_photo",
+]
 
 UInt8 = npt.NDArray[np.uint8]
 # More is no photo of a building but a decompression bomb, or a scan that wants cutting first.
@@ -82,13 +91,28 @@ def inspect_photo(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = 1) 
 
 def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> UInt8:
     """Return the upright photo, (H, W, 3) RGB."""
+    return upright_photo(data, max_pixels=max_pixels)[0]
+
+
+def upright_photo(
+    data: bytes, least: tuple[int, int] = (0, 0), max_pixels: int = MAX_PIXELS
+) -> tuple[UInt8, PhotoFacts]:
+    """Return the upright photo, (H, W, 3) RGB, and its facts.
+
+    With `least` it may be smaller than it is, as far as its format unpacks it smaller in less time: a JPEG by halves,
+    with no side below `least` (height, width).
+    """
     image = open_image(data, max_pixels)
+    width, height = image.size
+    if any(least) and image.format == "JPEG":
+        image.draft("RGB", (max(least), max(least)))
     exif = _load(image)
     orientation = 1 if image.format == "TIFF" else _orientation(exif)
     upright = _to_rgb(image)
     if orientation != 1:
         upright = upright.transpose(UPRIGHT[orientation])
-    return np.asarray(upright)
+    facts = _facts(exif, *((height, width) if orientation >= 5 else (width, height)))
+    return np.array(upright), facts  # writable, as PyTorch would have it
 
 
 def mask_codes(data: bytes, colours: bool, max_pixels: int = MAX_PIXELS) -> tuple[npt.NDArray[Any], bool]:

@@ -75,6 +75,13 @@ SCHEMAS: dict[str, pa.Schema] = {
         {},
     ),
     "choice": _schema("choice", "1.0", {"name": STRING, "split": STRING, "score": FLOAT, "reason": STRING}, {}),
+    # The photos that `detect` is to open; `inside` is a place in an archive file.
+    "plan": _schema(
+        "plan",
+        "1.0",
+        {"image_id": STRING, "uri": STRING, "stamp": STRING},
+        {"inside": STRING, "extra": pa.map_(STRING, STRING), **PLACE},
+    ),
     "photos": _schema(
         "photos",
         "1.0",

@@ -149,11 +149,12 @@ class StageFolder:
     work: Path
     stage: str
     patience: float = 600.0
+    place: Path | None = None  # elsewhere than in the work folder
 
     @property
     def path(self) -> Path:
         """The folder itself."""
-        return self.work / self.stage
+        return self.place or self.work / self.stage
 
     def manifest(self) -> Manifest | None:
         """Return the manifest in force, or None before the stage has completed once."""

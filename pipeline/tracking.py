@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlflow.models import Model
     from mlflow.tracking import MlflowClient
 
-__all__ = ["MODEL", "OFF", "SERVED_COLUMNS", "Run", "flatten", "open_run"]
+__all__ = ["MODEL", "OFF", "SERVED_COLUMNS", "Run", "fetch_bundle", "flatten", "open_run"]
 
 EXPERIMENT = "facade"
 OFF = "off"
@@ -116,6 +116,18 @@ class Run:
             self.client.finalize_logged_model(logged.model_id, "READY")
 
 
+def fetch_bundle(address: str, uri: str | None, folder: Path) -> Path:
+    """Return the bundle that a logged model (`models:/NAME@ALIAS`, `runs:/ID/model`) has, brought into a folder."""
+    _quieten()
+    from mlflow.artifacts import download_artifacts
+
+    with _told(f"{address} cannot be had: "):
+        found = download_artifacts(
+            artifact_uri=f"{address}/artifacts/bundle", dst_path=str(folder), tracking_uri=None if uri == OFF else uri
+        )
+    return Path(found)
+
+
 @contextmanager
 def open_run(name: str, uri: str | None, parent: str | None = None, resumed: str | None = None) -> Iterator[Run]:
     """Open a run named after its stage, at `uri`, else MLflow's own default; it ends as the block ends.
@@ -139,14 +151,9 @@ def open_run(name: str, uri: str | None, parent: str | None = None, resumed: str
 
 
 def _start(name: str, uri: str | None, parent: str | None, resumed: str | None) -> tuple[MlflowClient, str]:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout has one line, the command's own
-    os.environ.setdefault("MLFLOW_LOG_UV_FILES", "false")  # of whatever project lies where the command runs
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is away is told in seconds
+    _quieten()
     from mlflow.tracking import MlflowClient
 
-    for noisy in ("alembic", "mlflow"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
     with _told():
         client = MlflowClient(tracking_uri=uri)
         if resumed is not None and _goes_on(client, resumed):
@@ -154,6 +161,16 @@ def _start(name: str, uri: str | None, parent: str | None, resumed: str | None) 
         experiment = client.get_experiment_by_name(EXPERIMENT)
         experiment_id = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT)
         return client, client.create_run(experiment_id, run_name=name, tags=_tags(name, parent)).info.run_id
+
+
+def _quieten() -> None:
+    """Set what MLflow reads when it is imported."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout has one line, the command's own
+    os.environ.setdefault("MLFLOW_LOG_UV_FILES", "false")  # of whatever project lies where the command runs
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is away is told in seconds
+    for noisy in ("alembic", "mlflow"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def _goes_on(client: MlflowClient, run_id: str) -> bool:

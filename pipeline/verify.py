@@ -31,10 +31,10 @@ class Findings:
 
 def verify(work: Path, progress: Callable[[int, int], None] = lambda *_: None) -> Findings:
     """Return the findings on all finished stages below a folder."""
-    folders = [StageFolder(path.parent.parent, path.parent.name) for path in sorted(work.rglob(MANIFEST))]
-    if not folders:
+    read = [(path.parent, Manifest.from_json(path.read_bytes(), path)) for path in sorted(work.rglob(MANIFEST))]
+    if not read:
         raise FacadeError(f"{work} holds no finished stage; point at a work folder in which a stage has completed.")
-    manifests = [(folder, manifest) for folder in folders if (manifest := folder.manifest())]
+    manifests = [(StageFolder(place.parent, manifest.stage, place=place), manifest) for place, manifest in read]
     files = [(folder, receipt) for folder, manifest in manifests for receipt in manifest.receipts]
     problems: list[str] = []
     for done, (folder, receipt) in enumerate(files, start=1):
@@ -72,6 +72,6 @@ def _table_problems(path: Path, name: str, entry: TableFile) -> Iterator[str]:
 
 def _strays(folder: StageFolder, manifest: Manifest) -> Iterator[str]:
     listed = {entry.file for receipt in manifest.receipts for entry in receipt.tables.values()}
-    for path in sorted(folder.path.glob("*/*.parquet")):
+    for path in sorted(folder.path.glob("[!_]*/*.parquet")):
         if path.relative_to(folder.path).as_posix() not in listed:
             yield f"{path} is in no manifest; run `facade {folder.stage}` again, which finishes or deletes it"

@@ -1,0 +1,103 @@
+"""`facade detect`: a model reads an archive of photos into tables."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.console import Config, Count, Debug, Scheduler, Sets, Share, Tracking, context_of, finish
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.stage import Outcome
+
+__all__ = ["detect"]
+
+MODELS = ("models:/", "runs:/")
+
+
+def detect(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder, a pattern, a .tar, a .zip, an address as s3://…, a list (.txt, .csv, .parquet), a photo, "
+            "or a work folder."
+        ),
+    ],
+    model: Annotated[str, typer.Option(help="A bundle's folder, or models:/NAME@ALIAS of MLflow.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The folder of results; default: DIR/detect where SOURCE is a work folder.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Of a work folder: train, val, test or all.")] = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many photos.")] = None,
+    tile: Annotated[
+        bool, typer.Option("--tile", help="Look at large photos in overlapping tiles too: slower, for small windows.")
+    ] = False,
+    draw: Annotated[int, typer.Option(min=0, help="Draw so many photos with what is found in them.")] = 0,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try rejected photos once more.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="For schedulers: write the plan, print the groups of its shards.")
+    ] = False,
+    shards: Annotated[
+        str | None, typer.Option(metavar="A:B", help="For schedulers: one group; the same command without it ends all.")
+    ] = None,
+    config: Config = None,
+    sets: Sets = None,
+    scheduler: Scheduler = None,
+    workers: Count = None,
+    tracking: Tracking = None,
+    max_rejected: Share = 0.05,
+    debug: Debug = False,
+) -> None:
+    """Find buildings, windows and doors in an archive of photos; what was done before is not done again."""
+
+    def command() -> Outcome | dict[str, Any]:
+        from pipeline import detect as stage
+        from pipeline.config import load_tables, resolve
+        from pipeline.finding import DetectConfig, bundle_finder
+
+        tables = load_tables(config, sets or ())
+        settings = resolve(DetectConfig, tables, "detect")
+        settings = settings.model_copy(update={"tile": True}) if tile else settings
+        if split not in stage.SPLITS:
+            raise UsageError(f"--split {split} is none of {', '.join(stage.SPLITS)}.")
+        if sum(map(bool, (dry_run, plan, shards))) > 1:
+            raise UsageError("--dry-run, --plan and --shards are three different things; give one of them.")
+        place = (out or _beside(source)).absolute()
+        finder = bundle_finder(_bundle(model, tracking, place))
+        span = _span(shards) if shards else None
+        job = stage.Job(source, finder, place, split, limit, retry_failed, draw, span)
+        context = context_of(place.parent, tables, scheduler, workers, tracking, max_rejected)
+        if dry_run:
+            return stage.preview(context, settings, job)
+        if plan:
+            return stage.plan(context, settings, job)
+        context = replace(context, workers=stage.workers_for(context.workers, settings.device))
+        return stage.run(context, settings, job)
+
+    finish("detect", command, debug)
+
+
+def _beside(source: str) -> Path:
+    if not (Path(source) / "index").is_dir():
+        raise UsageError(f"--out is missing: {source} is no work folder, so say where the results should go.")
+    return Path(source) / "detect"
+
+
+def _bundle(model: str, tracking: str | None, out: Path) -> Path:
+    if not model.startswith(MODELS):
+        return Path(model)
+    from pipeline.tracking import fetch_bundle
+
+    return fetch_bundle(model, tracking, out / "_model")
+
+
+def _span(text: str) -> tuple[int, int]:
+    if not (found := re.fullmatch(r"(\d+):(\d+)", text)):
+        raise UsageError(f"--shards {text} is no span; give two numbers as 0:8, the last is not included.")
+    return int(found[1]), int(found[2])

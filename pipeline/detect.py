@@ -1,0 +1,274 @@
+"""`detect`: a city's photos and a model become tables; whatever happens overnight, no row is lost and none is double.
+
+What is done is decided first: the plan of the archive, the model and the settings lie in the folder of results before
+the first photo is opened. Each shard of the plan is done once, wherever and however often the command is started.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from glob import glob
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.archive import Archive, Planned, PlannedShard
+from pipeline.errors import FacadeError, UsageError
+from pipeline.files import is_remote, json_digest, write_bytes
+from pipeline.finding import DONE, NAME, DetectConfig, Finder, find_rows, given_up
+from pipeline.found_drawings import draw_found
+from pipeline.lock import locked
+from pipeline.parallel import Workers
+from pipeline.redoing import Redone
+from pipeline.sources import list_photos
+from pipeline.stage import Context, Outcome, Plan, Stage, run_stage, work_shards
+from pipeline.store import MANIFEST, Shard, StageFolder
+
+__all__ = ["SPLITS", "STAGE", "Job", "plan", "preview", "run", "workers_for"]
+
+ABOUT: Final = "_detect.json"
+SUMMARY: Final = "summary.json"
+DATASET: Final = "photos"
+RUNNING: Final = "_running"
+SPLITS: Final = ("train", "val", "test", "all")
+# Shards that a scheduler's task is given at least, and tasks that it is given at most.
+GROUP, GROUPS = 8, 64
+
+
+def _rows_done(tables: Mapping[str, Any]) -> int:
+    return tables["photos"]["status"].to_pylist().count(DONE) if "photos" in tables else 0
+
+
+STAGE: Final = Stage(NAME, algorithm=1, rows_out=_rows_done, primary=None, long=True, given_up=given_up)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to find where.
+
+    Attributes:
+        source: as the user named it, see `list_photos`, or a work folder.
+        finder: the network.
+        out: the folder of results.
+        split: of a work folder, the photos to read, one of `SPLITS`.
+        limit: at most so many photos.
+        retry: do rejected photos once more.
+        drawings: draw so many photos with what is found in them.
+        shards: only these of the plan, from and up to (the last not included); the plan is taken as it is.
+    """
+
+    source: str
+    finder: Finder
+    out: Path
+    split: str = "test"
+    limit: int | None = None
+    retry: bool = False
+    drawings: int = 0
+    shards: tuple[int, int] | None = None
+
+    @property
+    def truth(self) -> StageFolder | None:
+        """The boxes of the work folder that the source is, if there are any."""
+        folder = StageFolder(Path(self.source), "extract")
+        return folder if self.indexed and folder.manifest() else None
+
+    @property
+    def indexed(self) -> StageFolder | None:
+        """The index of the work folder that the source is, if it is one."""
+        folder = StageFolder(Path(self.source), "index")
+        return folder if not is_remote(self.source) and (folder.path / MANIFEST).is_file() else None
+
+
+def run(context: Context, config: DetectConfig, job: Job) -> Outcome:
+    """Return what became of an archive, or of the shards of it that the job names."""
+    if job.shards is not None:
+        return _some(context, config, job, job.shards)
+    started = time.monotonic()
+    with _opened(context, config, job) as folder:
+        planned = _take_in(context, folder, job)
+        listed = time.monotonic() - started
+        shards = Archive(folder.path).shards()
+        outcome = run_stage(STAGE, context, _work(folder, config, job, shards))
+        outcome = replace(outcome, added=planned.new, removed=planned.gone, modified=planned.changed)
+        if outcome.changed or not (folder.path / SUMMARY).exists():
+            _summarise(folder, outcome, job, listed)
+        if job.drawings:
+            paths = draw_found(folder, job.drawings, job.truth)
+            context.say(f"detect: {len(paths)} pictures in {paths[0].parent}" if paths else "detect: nothing to draw")
+        return outcome
+
+
+def workers_for(workers: Workers, device: str) -> Workers:
+    """Return the workers, one for each GPU of this machine unless it is said how many."""
+    gpus = len(glob("/dev/nvidia[0-9]*")) if device != "cpu" and workers.scheduler is None else 0
+    return replace(workers, count=gpus) if gpus and workers.count is None else workers
+
+
+def plan(context: Context, config: DetectConfig, job: Job) -> dict[str, Any]:
+    """Write the plan, and return the groups of shards that a scheduler may give to `--shards`, one a task."""
+    started = time.monotonic()
+    with _opened(context, config, job) as folder:
+        planned = _take_in(context, folder, job)
+        shards = Archive(folder.path).shards()
+    size = max(GROUP, -(-len(shards) // GROUPS))
+    groups = [f"{begin}:{min(begin + size, len(shards))}" for begin in range(0, len(shards), size)]
+    return _planned_line(planned, sum(len(shard.rows) for shard in shards), started) | {
+        "changed": bool(planned.new or planned.changed),
+        "outputs": {"plan": len(shards)},
+        "groups": groups,
+    }
+
+
+def preview(context: Context, config: DetectConfig, job: Job) -> dict[str, Any]:
+    """Return what the job would do, and do nothing."""
+    started, folder = time.monotonic(), _folder(context, job)
+    _agree(folder, config, job, write=False)
+    with TemporaryDirectory() as elsewhere:
+        progress = context.progress("detect: listing", None)
+        planned = Archive(folder.path).compare(_photos(job), job.limit, Path(elsewhere), progress)
+    known = sum(len(shard.rows) for shard in Archive(folder.path).shards())
+    context.say(
+        f"detect: would find in {known + planned.new:,} photos of {job.source}: {planned.new:,} are new, "
+        f"{planned.changed:,} have changed, {known - planned.changed:,} are planned or done; nothing was written"
+    )
+    return _planned_line(planned, known + planned.new, started) | {"changed": False, "outputs": {}}
+
+
+def _planned_line(planned: Planned, photos: int, started: float) -> dict[str, Any]:
+    counts = {"rows_in": photos, "rows_out": 0, "rejected": 0, "seconds": round(time.monotonic() - started, 3)}
+    changes = {"added": planned.new, "removed": planned.gone, "modified": planned.changed}
+    return {"stage": NAME, **counts, **changes}
+
+
+@contextmanager
+def _opened(context: Context, config: DetectConfig, job: Job) -> Iterator[StageFolder]:
+    """Hold the folder of results, made sure that it is this job's."""
+    folder = _folder(context, job)
+    with locked(folder.path, reads=[one.path for one in (job.indexed, job.truth) if one]):
+        _agree(folder, config, job)
+        yield folder
+
+
+def _folder(context: Context, job: Job) -> StageFolder:
+    return StageFolder(context.work, NAME, context.patience, job.out)
+
+
+def _agree(folder: StageFolder, config: DetectConfig, job: Job, write: bool = True) -> None:
+    """Stop if the folder has results of another source, another model or other settings."""
+    source = job.source if is_remote(job.source) else str(Path(job.source).absolute())
+    of = {"source": source, **({"split": job.split} if job.indexed else {}), "model": job.finder.digest}
+    ours = of | {f"detect.{key}": value for key, value in config.decisive().items()}
+    path = folder.path / ABOUT
+    if not path.exists():
+        if folder.manifest() is not None:
+            raise FacadeError(f"{folder.path} has tables, but no {ABOUT} that tells what of; give another --out.")
+        if write:
+            write_bytes(path, (json.dumps(ours, indent=1) + "\n").encode(), folder.patience)
+        return
+    try:
+        theirs = dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError):
+        raise FacadeError(f"{path} is damaged; give another --out.") from None
+    other = [key for key in ours if theirs.get(key) != ours[key]]
+    if other:
+        told = ", ".join(f"{key} {_short(theirs.get(key))}, not {_short(ours[key])}" for key in other)
+        raise FacadeError(f"{folder.path} has results of {told}; give another --out, or what it was begun with.")
+
+
+def _short(value: Any) -> str:
+    return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)
+
+
+def _photos(job: Job) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the source."""
+    if job.indexed is None:
+        return list_photos(job.source, job.out.absolute())
+    names = ["image_id", "uri", "sha256", "split", "latitude", "longitude", "heading"]
+    rows = job.indexed.read("images", columns=names).to_pylist()
+    wanted = (row for row in rows if job.split in ("all", row["split"]))
+    return ({**row, "stamp": row["sha256"], "inside": None, "extra": None} for row in wanted)
+
+
+def _take_in(context: Context, folder: StageFolder, job: Job) -> Planned:
+    """List the source into the plan."""
+    archive = Archive(folder.path, folder.patience)
+    planned = archive.update(_photos(job), job.limit, context.progress("detect: listing", None))
+    shards = archive.shards()
+    if not shards:
+        raise FacadeError(f"{job.source} has no photos; name a folder, pattern or list of some, or another --split.")
+    gone = f", {planned.gone:,} of them no longer listed" if planned.gone else ""
+    changed = f", {planned.changed:,} changed" if planned.changed else ""
+    count = sum(len(shard.rows) for shard in shards)
+    context.say(f"detect: {count:,} photos in {len(shards):,} shards, {planned.new:,} new{changed}{gone}")
+    return planned
+
+
+def _work(folder: StageFolder, config: DetectConfig, job: Job, planned: Sequence[PlannedShard]) -> Plan:
+    """Return the plan of the stage; with `retry`, shards with rejected photos are done again, those photos alone."""
+    of = {"algorithm": STAGE.algorithm, "model": job.finder.digest, "settings": config.decisive()}
+    shards = [Shard(DATASET, one.ordinal, json_digest({**of, "rows": one.digest}), one.rows) for one in planned]
+    again: frozenset[str] = frozenset()
+    if job.retry:
+        receipts = {key: receipt for key, receipt in folder.finished().items() if receipt.rejected}
+        again = frozenset(receipts)
+        shards = [
+            replace(shard, rows=Redone(shard.rows, folder, receipts[shard.key])) if shard.key in again else shard
+            for shard in shards
+        ]
+    return Plan(
+        shards,
+        partial(find_rows, finder=job.finder, config=config),
+        {"detect": config.model_dump(), "source": job.source, "model": job.finder.digest},
+        folder=folder,
+        again=again,
+    )
+
+
+def _some(context: Context, config: DetectConfig, job: Job, span: tuple[int, int]) -> Outcome:
+    """Return what became of some shards of a plan that lies there, while others may be worked on elsewhere."""
+    folder = _folder(context, job)
+    if not (folder.path / ABOUT).exists():
+        raise FacadeError(f"{folder.path} has no plan; run the same command with --plan in place of --shards first.")
+    with locked(folder.path / RUNNING / "{}-{}".format(*span), reads=[folder.path]):
+        _agree(folder, config, job)
+        shards = Archive(folder.path).shards()
+        if not 0 <= span[0] < span[1] <= len(shards):
+            raise UsageError(f"--shards {span[0]}:{span[1]} is not within the plan, which has 0:{len(shards)}.")
+        return work_shards(STAGE, context, _work(folder, config, job, shards[slice(*span)]))
+
+
+def _summarise(folder: StageFolder, outcome: Outcome, job: Job, listing: float) -> None:
+    """Write what people ask first: how many of what, what was wrong, and how long it took."""
+    manifest = folder.require_manifest()
+    found, selected = Counter[str](), Counter[str]()
+    for entry in manifest.files("detections"):
+        table = folder.read_files("detections", [entry], ["label", "selected"])
+        found.update(_counts(table["label"]))
+        selected.update(_counts(table["label"].filter(table["selected"])))
+    reasons = Counter[str]()
+    for entry in manifest.files("rejected"):
+        reasons.update(_counts(folder.read_files("rejected", [entry], ["message"])["message"]))
+    summary = {
+        "source": job.source,
+        "model": job.finder.digest,
+        "photos": {"all": outcome.rows_in, "done": outcome.rows_out, "rejected": outcome.rejected},
+        "detections": dict(found.most_common()),
+        "selected": dict(selected.most_common()),
+        "rejected": dict(reasons.most_common(20)),
+        "seconds": {"listing": round(listing, 3), "detecting": outcome.seconds},
+        "photos_per_second": outcome.per_second,
+    }
+    write_bytes(folder.path / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode(), folder.patience)
+
+
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    return {entry["values"]: entry["counts"] for entry in pc.value_counts(column).to_pylist()}

@@ -1,0 +1,243 @@
+"""A shard of photos and a network become the `photos`, `detections` and `rejected` tables; this runs in workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from pipeline.config import Settings
+from pipeline.errors import FacadeError
+from pipeline.images import MAX_PIXELS, upright_photo
+from pipeline.parallel import tell
+from pipeline.redoing import Redone, redo
+from pipeline.rows import rejected_row
+from pipeline.schemas import SCHEMAS, empty_table, table_from_rows
+from pipeline.sources import read_photo
+
+if TYPE_CHECKING:
+    from ssd import Detections, Found, Network, Read
+
+__all__ = ["DONE", "NAME", "BundleFinder", "DetectConfig", "Finder", "Opened", "bundle_finder", "find_rows", "given_up"]
+
+NAME: Final = "detect"
+DONE, REJECTED = "done", "rejected"
+TOLD_EVERY: Final = 32
+
+
+class DetectConfig(Settings):
+    """How photos are read, and what is kept of what is found in them.
+
+    Attributes:
+        score: least score of a detection; the bundle's by default, as for the next two.
+        overlap: of two detections of a class that overlap by more, the better one stays.
+        keep: most detections of a photo.
+        select: `selected` marks scores from here on.
+        tile: look at large photos in overlapping tiles too, for objects of a few pixels; several times the work.
+        tile_levels: so many times tiles are made half as large: 5 tiles in all with one, 21 with two.
+        tile_overlap: share of a tile's side that its neighbour sees too.
+        max_pixels: larger photos are rejected.
+        scaled: let JPEG files be unpacked smaller where that is enough for the network's input.
+        bfloat16: multiply in half the bits; by default where the processor or the GPU does that fast.
+        device: cpu, cuda or auto.
+        batch: photos at once; by default what is fastest.
+        readers: threads of each process that read and decode.
+    """
+
+    score: float | None = Field(default=None, ge=0, le=1)
+    overlap: float | None = Field(default=None, ge=0, le=1)
+    keep: int | None = Field(default=None, ge=1)
+    select: float = Field(default=0.5, ge=0, le=1)
+    tile: bool = False
+    tile_levels: int = Field(default=2, ge=1)
+    tile_overlap: float = Field(default=0.25, ge=0, lt=1)
+    max_pixels: int = Field(default=MAX_PIXELS, ge=1)
+    scaled: bool = True
+    bfloat16: bool | None = None
+    device: str = Field(default="auto", pattern="auto|cpu|cuda")
+    batch: int | None = Field(default=None, ge=1)
+    readers: int | None = Field(default=None, ge=1)
+
+    def decisive(self) -> dict[str, Any]:
+        """Return the settings that decide what is found; the others decide how fast."""
+        return self.model_dump(exclude={"device", "batch", "readers"})
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A network that is ready to find, its classes, and the least size (height, width) that it wants of a photo."""
+
+    network: Network
+    classes: tuple[str, ...]
+    least: tuple[int, int]
+    batch: int
+
+
+class Finder(Protocol):
+    """What travels to the workers in place of a network: it is opened there, once a process."""
+
+    @property
+    def digest(self) -> str:
+        """What the network is, in `model_digest` of each detection."""
+
+    def open(self, config: DetectConfig) -> Opened:
+        """Return the network, ready."""
+
+
+@dataclass(frozen=True)
+class BundleFinder:
+    """A bundle by its path, and the digest that it must still have where it is opened."""
+
+    path: str
+    digest: str
+
+    def open(self, config: DetectConfig) -> Opened:
+        """Return the bundle's network on this process's device."""
+        return _opened(self, config)
+
+
+def bundle_finder(folder: Path) -> BundleFinder:
+    """Return the finder of a bundle that a user named, or say in a sentence why it cannot be used."""
+    from pipeline.bundle import open_bundle
+    from ssd import bundle_digest
+
+    open_bundle(folder)
+    return BundleFinder(str(folder.absolute()), bundle_digest(folder))
+
+
+@lru_cache(1)
+def _opened(finder: BundleFinder, config: DetectConfig) -> Opened:
+    from dataclasses import replace
+
+    import torch
+
+    from pipeline.bundle import open_bundle
+    from ssd import Detector, Tiled, TilingConfig, best_batch, bundle_digest
+
+    folder = Path(finder.path)
+    bundle = open_bundle(folder)
+    if (found := bundle_digest(folder)) != finder.digest:
+        raise FacadeError(
+            f"{folder} has changed since the command began ({found[:12]}); run it again on another --out."
+        )
+    changes = {name: getattr(config, name) for name in ("score", "overlap", "keep")}
+    bundle = replace(bundle, decode=replace(bundle.decode, **{k: v for k, v in changes.items() if v is not None}))
+    detector = Detector(bundle, _device(config.device), config.bfloat16)
+    height, width = detector.input_size
+    tiling = TilingConfig(config.tile_levels, config.tile_overlap)
+    network = Tiled(detector, tiling) if config.tile else detector
+    batch = config.batch or best_batch(detector, torch.zeros(1, 3, height, width, dtype=torch.uint8))
+    least = (height, width) if config.scaled and not config.tile else (0, 0)
+    return Opened(network, tuple(bundle.model.config.classes), least, batch)
+
+
+def _device(name: str) -> str:
+    """Return the device of this process: of several GPUs the one that is its own."""
+    import torch
+
+    from pipeline.parallel import worker_number
+
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    return f"cuda:{worker_number() % torch.cuda.device_count()}"
+
+
+def find_rows(rows: Sequence[dict[str, Any]], finder: Finder, config: DetectConfig) -> dict[str, pa.Table]:
+    """Return the tables of a shard of the plan."""
+    if isinstance(rows, Redone):
+        return redo(rows, partial(_found, finder=finder, config=config))
+    return _found(rows, finder, config)
+
+
+def given_up(row: dict[str, Any], rejected: dict[str, Any]) -> dict[str, pa.Table]:
+    """Return the tables of a photo that was rejected before its shard came to it."""
+    photo = _photo_row(row, REJECTED, None, 0)
+    return {"photos": table_from_rows("photos", [photo]), "rejected": table_from_rows("rejected", [rejected])}
+
+
+def _found(rows: Sequence[dict[str, Any]], finder: Finder, config: DetectConfig) -> dict[str, pa.Table]:
+    from ssd import Stream
+
+    opened = finder.open(config)
+    read = partial(_read, least=opened.least, max_pixels=config.max_pixels)
+    stream = Stream(opened.network, read, config.readers or 2, opened.batch)
+    kept = _Tables(opened.classes, finder.digest, config.select)
+    for number, found in enumerate(stream(rows), start=1):
+        kept.add(found)
+        if number % TOLD_EVERY == 0:
+            tell(TOLD_EVERY)
+    tell(len(rows) % TOLD_EVERY)
+    return kept.tables()
+
+
+def _read(row: dict[str, Any], least: tuple[int, int], max_pixels: int) -> Read:
+    """Return a photo of the plan as the network wants it; what its file says of its place goes into the row."""
+    import torch
+
+    from ssd import Read
+
+    pixels, facts = upright_photo(read_photo(row), least, max_pixels)
+    for name in ("latitude", "longitude", "heading"):
+        if row[name] is None:
+            row[name] = getattr(facts, name)
+    return Read(torch.from_numpy(pixels).permute(2, 0, 1), (facts.height, facts.width))
+
+
+def _photo_row(row: dict[str, Any], status: str, size: tuple[int, int] | None, detections: int) -> dict[str, Any]:
+    kept = {name: row[name] for name in ("image_id", "uri", "latitude", "longitude", "heading", "extra")}
+    height, width = size or (None, None)
+    return {**kept, "status": status, "width": width, "height": height, "detections": detections}
+
+
+class _Tables:
+    """The tables of a shard, as they grow."""
+
+    def __init__(self, classes: Sequence[str], digest: str, select: float) -> None:
+        self.classes, self.digest, self.select = np.array(["", *classes]), digest, select
+        self.photos: list[dict[str, Any]] = []
+        self.rejected: list[dict[str, Any]] = []
+        self.found: list[tuple[str, Detections]] = []
+
+    def add(self, found: Found[dict[str, Any]]) -> None:
+        """Take in what became of a photo."""
+        row, count = found.item, 0
+        if found.error is not None:
+            self.rejected.append(rejected_row(row, NAME, found.error))
+        if found.detections is not None:
+            self.found.append((row["image_id"], found.detections))
+            count = len(found.detections)
+        status = DONE if found.error is None else REJECTED
+        self.photos.append(_photo_row(row, status, found.size, count))
+
+    def tables(self) -> dict[str, pa.Table]:
+        """Return the tables."""
+        return {
+            "photos": table_from_rows("photos", self.photos),
+            "detections": self._detections(),
+            "rejected": table_from_rows("rejected", self.rejected),
+        }
+
+    def _detections(self) -> pa.Table:
+        if not self.found:
+            return empty_table("detections")
+        boxes, labels, scores = (
+            np.concatenate([getattr(one, name).numpy() for _, one in self.found])
+            for name in ("boxes", "labels", "scores")
+        )
+        columns: dict[str, Any] = {
+            "detection_id": [f"{image_id}#{rank}" for image_id, one in self.found for rank in range(len(one))],
+            "image_id": [image_id for image_id, one in self.found for _ in range(len(one))],
+            "label": self.classes[labels],
+            "score": scores,
+            "probability": pa.nulls(len(scores), pa.float32()),
+            "selected": scores >= self.select,
+            **{name: boxes[:, axis] for axis, name in enumerate(("xmin", "ymin", "xmax", "ymax"))},
+            "model_digest": [self.digest] * len(scores),
+        }
+        return pa.Table.from_pydict(columns, schema=SCHEMAS["detections"])
