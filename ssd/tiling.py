@@ -29,17 +29,22 @@ class TilingConfig:
         overlap: The share of a tile's side that the next one sees too.
         finest: Tiles have no side below so many times that of the input.
         margin: What ends so close to where its tile was cut, as a share of the tile, is seen whole in another.
+        largest: What takes a larger share of a side of its tile is left to larger tiles: in small ones parts of walls
+            look like buildings.
     """
 
     levels: int = 2
     overlap: float = 0.25
     finest: float = 0.9
     margin: float = 0.01
+    largest: float = 0.5
 
     def __post_init__(self) -> None:
-        if not (self.levels >= 1 and 0 <= self.overlap < 1 and self.finest > 0 and 0 <= self.margin < 0.5):
+        shares = 0 <= self.overlap < 1 and 0 <= self.margin < 0.5 and 0 < self.largest <= 1
+        if not (self.levels >= 1 and self.finest > 0 and shares):
             raise ValueError(
-                f"Tiles have levels from 1, overlap from 0 to below 1, finest above 0, margin below .5; got {self}."
+                "Tiles have levels from 1, finest above 0, overlap from 0 to below 1, margin below .5, largest above 0 "
+                f"to 1; got {self}."
             )
 
 
@@ -93,7 +98,7 @@ class Tiled:
         own = tiles.repeat_interleave(counts, dim=0).float()
         boxes = torch.cat([one.boxes for one in found]) + own[:, :2].repeat(1, 2)
         labels, scores = torch.cat([one.labels for one in found]), torch.cat([one.scores for one in found])
-        whole = ~self._cut(boxes, own, size)
+        whole = ~(self._cut(boxes, own, size) | self._large(boxes, own, size))
         boxes, labels, scores = boxes[whole], labels[whole], scores[whole]
         decode = self.detector.decoder.config
         kept = batched_nms(boxes, scores, labels, decode.overlap)[: decode.keep * len(tiles)]
@@ -105,3 +110,9 @@ class Tiled:
         begins = (tiles[:, :2] > 0) & (boxes[:, :2] - tiles[:, :2] < margin)
         ends = (tiles[:, 2:] < torch.tensor([size[1], size[0]])) & (tiles[:, 2:] - boxes[:, 2:] < margin)
         return (begins | ends).any(dim=1)
+
+    def _large(self, boxes: Tensor, tiles: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return where a box takes so much of its tile, unless that is the whole photo, that a larger tile shows it."""
+        sides, own = boxes[:, 2:] - boxes[:, :2], tiles[:, 2:] - tiles[:, :2]
+        part = (own < torch.tensor([size[1], size[0]])).any(dim=1)
+        return part & (sides > self.config.largest * own).any(dim=1)

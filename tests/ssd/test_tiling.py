@@ -84,6 +84,21 @@ def test_what_tiles_cut_is_left_out_and_what_two_see_counts_once() -> None:
     assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
 
 
+class Walls(Known):
+    """A detector that takes most of whatever it is shown for one thing."""
+
+    def _shown(self, tile: Tensor) -> Detections:
+        sides = (tile[2:] - tile[:2]).repeat(2)
+        return Detections((sides * torch.tensor([0.1, 0.1, 0.9, 0.8]))[None], torch.ones(1).long(), torch.ones(1))
+
+
+def test_what_fills_a_tile_is_left_to_a_larger_one() -> None:
+    size = (1450, 1950)
+    tiled = Tiled(Walls(tiles_of(size, INPUT, TilingConfig()), torch.zeros(0, 4)))
+    (found,) = tiled.found((torch.zeros(0), torch.zeros(0)), [size])
+    assert found.boxes.round().tolist() == [[195, 145, 1755, 1160]]
+
+
 def test_a_photo_as_small_as_the_input_is_seen_once_and_as_without_tiles() -> None:
     torch.manual_seed(1)
     detector = Detector(
@@ -99,7 +114,7 @@ def test_a_photo_as_small_as_the_input_is_seen_once_and_as_without_tiles() -> No
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"levels": 0}, {"overlap": 1.0}, {"overlap": -0.1}, {"finest": 0.0}, {"margin": 0.5}]
+    "wrong", [{"levels": 0}, {"overlap": 1.0}, {"overlap": -0.1}, {"finest": 0.0}, {"margin": 0.5}, {"largest": 0.0}]
 )
 def test_settings_that_make_no_tiles_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="overlap from 0"):
