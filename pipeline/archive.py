@@ -26,7 +26,7 @@ from pipeline.files import write_bytes
 from pipeline.progress import Progress
 from pipeline.schemas import content_digest, table_from_rows
 
-__all__ = ["SHARD_PHOTOS", "Archive", "Planned", "PlannedRows", "PlannedShard"]
+__all__ = ["PLAN", "SHARD_PHOTOS", "Archive", "Planned", "PlannedRows", "PlannedShard"]
 
 SHARD_PHOTOS: Final = 512
 PLAN: Final = "_plan"

@@ -180,7 +180,7 @@ def run_all(
         Path, typer.Argument(help="A TOML file: work, [[datasets]] with card and root, tables of settings.")
     ],
     first: Annotated[str, typer.Option("--from", help="The stage to begin with.")] = "index",
-    last: Annotated[str, typer.Option("--to", help="The stage to end with.")] = "calibrate",
+    last: Annotated[str, typer.Option("--to", help="The stage to end with.")] = "detect",
     sets: Sets = None,
     scheduler: Scheduler = None,
     workers: Count = None,

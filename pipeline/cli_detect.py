@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,9 +27,14 @@ def detect(
             "or a work folder."
         ),
     ],
-    model: Annotated[str, typer.Option(help="A bundle's folder, or models:/NAME@ALIAS of MLflow.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A bundle's folder, or models:/NAME@ALIAS of MLflow; default: the work folder's own, trained last."
+        ),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The folder of results; default: DIR/detect where SOURCE is a work folder.")
+        Path | None, typer.Option(help="The folder of results; default: WORK/detect of a work folder.")
     ] = None,
     split: Annotated[str, typer.Option(help="Of a work folder: train, val, test or all.")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many photos.")] = None,
@@ -69,7 +73,7 @@ def detect(
         if sum(map(bool, (dry_run, plan, shards))) > 1:
             raise UsageError("--dry-run, --plan and --shards are three different things; give one of them.")
         place = (out or _beside(source)).absolute()
-        finder = bundle_finder(_bundle(model, tracking, place))
+        finder = bundle_finder(_bundle(model or _trained(source), tracking, place))
         span = _span(shards) if shards else None
         job = stage.Job(source, finder, place, split, limit, retry_failed, draw, span)
         context = context_of(place.parent, tables, scheduler, workers, tracking, max_rejected)
@@ -77,16 +81,23 @@ def detect(
             return stage.preview(context, settings, job)
         if plan:
             return stage.plan(context, settings, job)
-        context = replace(context, workers=stage.workers_for(context.workers, settings.device))
         return stage.run(context, settings, job)
 
     finish("detect", command, debug)
 
 
 def _beside(source: str) -> Path:
+    return _of_work(source, "--out", "say where the results should go") / "detect"
+
+
+def _trained(source: str) -> str:
+    return str(_of_work(source, "--model", "name a bundle's folder") / "train" / "latest" / "bundle")
+
+
+def _of_work(source: str, option: str, advice: str) -> Path:
     if not (Path(source) / "index").is_dir():
-        raise UsageError(f"--out is missing: {source} is no work folder, so say where the results should go.")
-    return Path(source) / "detect"
+        raise UsageError(f"{option} is missing: {source} is no work folder, so {advice}.")
+    return Path(source)
 
 
 def _bundle(model: str, tracking: str | None, out: Path) -> Path:

@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline import calibrate, describe, extract, index, train
+from pipeline import calibrate, describe, detect, extract, index, train
 from pipeline.agreement import agreement, boxes_by_image
 from pipeline.dataset import card_of
+from pipeline.finding import DetectConfig
 from pipeline.lock import locked
 from pipeline.stage import Context, nested_line
 from pipeline.synthetic import BUILDING_PARTS, NAMES, write_dataset
@@ -92,14 +93,15 @@ def run(context: Context, out: Path, images: int, seed: int) -> dict[str, Any]:
         stages["calibrate"] = calibrate.run(context, calibrate.CalibrateConfig(datasets=("drawn_boxes",)))
         if images >= ENOUGH:
             stages["train"] = train.run(context, TrainConfig(preset="demo", datasets=("drawn_boxes",)))
+            stages["detect"] = detect.run(context, DetectConfig(datasets=("drawn_boxes",)))
         else:
             context.say(f"train: {images} photos are too few to learn from; draw {ENOUGH} or more")
     context.say(f"look at    {out / 'work' / 'extract' / 'drawings' / 'drawn.jpg'}")
-    if "train" in stages:
+    if "detect" in stages:
         context.say(
-            f"and at     {out / 'work' / 'train' / 'latest' / 'figures' / 'found.jpg'}, what the detector finds"
+            f"and at     {out / 'work' / 'detect' / 'drawings'}, what the detector finds on streets it never saw"
         )
-    context.say(f"figures in {out / 'work' / 'describe' / 'figures'} and {out / 'work' / 'calibrate' / 'figures'}")
+    context.say(f"figures in {out / 'work' / 'describe' / 'figures'}, and likewise of calibrate and train")
     context.say(f"tables in  {out / 'work'}, for example pandas.read_parquet('{out / 'work' / 'extract' / 'boxes'}')")
     return nested_line("demo", stages, time.monotonic() - started)
 

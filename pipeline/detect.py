@@ -7,6 +7,7 @@ the first photo is opened. Each shard of the plan is done once, wherever and how
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,10 +22,10 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.archive import Archive, Planned, PlannedShard
+from pipeline.archive import PLAN, Archive, Planned, PlannedShard
 from pipeline.errors import FacadeError, UsageError
 from pipeline.files import is_remote, json_digest, write_bytes
-from pipeline.finding import DONE, NAME, DetectConfig, Finder, find_rows, given_up
+from pipeline.finding import DONE, NAME, DetectConfig, Finder, bundle_finder, find_rows, given_up
 from pipeline.found_drawings import draw_found
 from pipeline.lock import locked
 from pipeline.parallel import Workers
@@ -42,6 +43,7 @@ RUNNING: Final = "_running"
 SPLITS: Final = ("train", "val", "test", "all")
 # Shards that a scheduler's task is given at least, and tasks that it is given at most.
 GROUP, GROUPS = 8, 64
+DRAWN: Final = 12  # photos of a work folder
 
 
 def _rows_done(tables: Mapping[str, Any]) -> int:
@@ -64,6 +66,7 @@ class Job:
         retry: do rejected photos once more.
         drawings: draw so many photos with what is found in them.
         shards: only these of the plan, from and up to (the last not included); the plan is taken as it is.
+        anew: results of another model or other settings give way, in place of being an error.
     """
 
     source: str
@@ -74,6 +77,7 @@ class Job:
     retry: bool = False
     drawings: int = 0
     shards: tuple[int, int] | None = None
+    anew: bool = False
 
     @property
     def truth(self) -> StageFolder | None:
@@ -88,13 +92,18 @@ class Job:
         return folder if not is_remote(self.source) and (folder.path / MANIFEST).is_file() else None
 
 
-def run(context: Context, config: DetectConfig, job: Job) -> Outcome:
-    """Return what became of an archive, or of the shards of it that the job names."""
+def run(context: Context, config: DetectConfig, job: Job | None = None) -> Outcome:
+    """Return what became of an archive, or of the shards of it that the job names.
+
+    Without a job, the model that was trained last finds in the work folder's own test photos.
+    """
+    job = job or _own(context)
+    context = replace(context, workers=workers_for(context.workers, config.device))
     if job.shards is not None:
         return _some(context, config, job, job.shards)
     started = time.monotonic()
     with _opened(context, config, job) as folder:
-        planned = _take_in(context, folder, job)
+        planned = _take_in(context, folder, job, config.datasets)
         listed = time.monotonic() - started
         shards = Archive(folder.path).shards()
         outcome = run_stage(STAGE, context, _work(folder, config, job, shards))
@@ -107,6 +116,11 @@ def run(context: Context, config: DetectConfig, job: Job) -> Outcome:
         return outcome
 
 
+def _own(context: Context) -> Job:
+    finder = bundle_finder(context.folder("train").path / "latest" / "bundle")
+    return Job(str(context.work), finder, context.folder(NAME).path, drawings=DRAWN, anew=True)
+
+
 def workers_for(workers: Workers, device: str) -> Workers:
     """Return the workers, one for each GPU of this machine unless it is said how many."""
     gpus = len(glob("/dev/nvidia[0-9]*")) if device != "cpu" and workers.scheduler is None else 0
@@ -117,7 +131,7 @@ def plan(context: Context, config: DetectConfig, job: Job) -> dict[str, Any]:
     """Write the plan, and return the groups of shards that a scheduler may give to `--shards`, one a task."""
     started = time.monotonic()
     with _opened(context, config, job) as folder:
-        planned = _take_in(context, folder, job)
+        planned = _take_in(context, folder, job, config.datasets)
         shards = Archive(folder.path).shards()
     size = max(GROUP, -(-len(shards) // GROUPS))
     groups = [f"{begin}:{min(begin + size, len(shards))}" for begin in range(0, len(shards), size)]
@@ -134,7 +148,7 @@ def preview(context: Context, config: DetectConfig, job: Job) -> dict[str, Any]:
     _agree(folder, config, job, write=False)
     with TemporaryDirectory() as elsewhere:
         progress = context.progress("detect: listing", None)
-        planned = Archive(folder.path).compare(_photos(job), job.limit, Path(elsewhere), progress)
+        planned = Archive(folder.path).compare(_photos(job, config.datasets), job.limit, Path(elsewhere), progress)
     known = sum(len(shard.rows) for shard in Archive(folder.path).shards())
     context.say(
         f"detect: would find in {known + planned.new:,} photos of {job.source}: {planned.new:,} are new, "
@@ -165,21 +179,25 @@ def _folder(context: Context, job: Job) -> StageFolder:
 def _agree(folder: StageFolder, config: DetectConfig, job: Job, write: bool = True) -> None:
     """Stop if the folder has results of another source, another model or other settings."""
     source = job.source if is_remote(job.source) else str(Path(job.source).absolute())
-    of = {"source": source, **({"split": job.split} if job.indexed else {}), "model": job.finder.digest}
-    ours = of | {f"detect.{key}": value for key, value in config.decisive().items()}
+    part = {"split": job.split, "datasets": sorted(config.datasets)} if job.indexed else {}
+    ours = {"source": source, **part, "model": job.finder.digest}
+    ours |= {f"detect.{key}": value for key, value in config.decisive().items()}
     path = folder.path / ABOUT
     if not path.exists():
         if folder.manifest() is not None:
             raise FacadeError(f"{folder.path} has tables, but no {ABOUT} that tells what of; give another --out.")
         if write:
-            write_bytes(path, (json.dumps(ours, indent=1) + "\n").encode(), folder.patience)
+            write_bytes(path, _lines(ours), folder.patience)
         return
     try:
         theirs = dict(json.loads(path.read_bytes()))
     except (ValueError, TypeError):
         raise FacadeError(f"{path} is damaged; give another --out.") from None
     other = [key for key in ours if theirs.get(key) != ours[key]]
-    if other:
+    if other and job.anew:
+        shutil.rmtree(folder.path / PLAN, ignore_errors=True)
+        write_bytes(path, _lines(ours), folder.patience)
+    elif other:
         told = ", ".join(f"{key} {_short(theirs.get(key))}, not {_short(ours[key])}" for key in other)
         raise FacadeError(f"{folder.path} has results of {told}; give another --out, or what it was begun with.")
 
@@ -188,20 +206,25 @@ def _short(value: Any) -> str:
     return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)
 
 
-def _photos(job: Job) -> Iterator[dict[str, Any]]:
+def _photos(job: Job, datasets: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield the rows of the source."""
     if job.indexed is None:
+        if datasets:
+            raise UsageError(f"detect.datasets is for work folders, and {job.source} is none; leave it out.")
         return list_photos(job.source, job.out.absolute())
-    names = ["image_id", "uri", "sha256", "split", "latitude", "longitude", "heading"]
+    known = {receipt.dataset for receipt in job.indexed.require_manifest().receipts}
+    if unknown := sorted(set(datasets) - known):
+        raise UsageError(f"detect.datasets: {job.source} has no {unknown[0]}; it has {', '.join(sorted(known))}.")
+    names = ["image_id", "dataset", "uri", "sha256", "split", "latitude", "longitude", "heading"]
     rows = job.indexed.read("images", columns=names).to_pylist()
-    wanted = (row for row in rows if job.split in ("all", row["split"]))
+    wanted = (row for row in rows if job.split in ("all", row["split"]) and row["dataset"] in (datasets or known))
     return ({**row, "stamp": row["sha256"], "inside": None, "extra": None} for row in wanted)
 
 
-def _take_in(context: Context, folder: StageFolder, job: Job) -> Planned:
+def _take_in(context: Context, folder: StageFolder, job: Job, datasets: Sequence[str]) -> Planned:
     """List the source into the plan."""
     archive = Archive(folder.path, folder.patience)
-    planned = archive.update(_photos(job), job.limit, context.progress("detect: listing", None))
+    planned = archive.update(_photos(job, datasets), job.limit, context.progress("detect: listing", None))
     shards = archive.shards()
     if not shards:
         raise FacadeError(f"{job.source} has no photos; name a folder, pattern or list of some, or another --split.")
@@ -267,7 +290,11 @@ def _summarise(folder: StageFolder, outcome: Outcome, job: Job, listing: float) 
         "seconds": {"listing": round(listing, 3), "detecting": outcome.seconds},
         "photos_per_second": outcome.per_second,
     }
-    write_bytes(folder.path / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode(), folder.patience)
+    write_bytes(folder.path / SUMMARY, _lines(summary), folder.patience)
+
+
+def _lines(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
 
 
 def _counts(column: pa.ChunkedArray) -> dict[str, int]:

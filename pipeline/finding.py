@@ -35,6 +35,7 @@ class DetectConfig(Settings):
     """How photos are read, and what is kept of what is found in them.
 
     Attributes:
+        datasets: of a work folder, only these; all by default.
         score: least score of a detection; the bundle's by default, as for the next two.
         overlap: of two detections of a class that overlap by more, the better one stays.
         keep: most detections of a photo.
@@ -50,6 +51,7 @@ class DetectConfig(Settings):
         readers: threads of each process that read and decode.
     """
 
+    datasets: tuple[str, ...] = ()
     score: float | None = Field(default=None, ge=0, le=1)
     overlap: float | None = Field(default=None, ge=0, le=1)
     keep: int | None = Field(default=None, ge=1)
@@ -65,8 +67,8 @@ class DetectConfig(Settings):
     readers: int | None = Field(default=None, ge=1)
 
     def decisive(self) -> dict[str, Any]:
-        """Return the settings that decide what is found; the others decide how fast."""
-        return self.model_dump(exclude={"device", "batch", "readers"})
+        """Return the settings that decide what is found in a photo; the others decide in which, and how fast."""
+        return self.model_dump(exclude={"datasets", "device", "batch", "readers"})
 
 
 @dataclass(frozen=True)

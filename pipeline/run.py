@@ -20,7 +20,7 @@ from pipeline.tracking import open_run
 
 __all__ = ["STAGES", "Dataset", "load_run", "run"]
 
-STAGES = ("index", "extract", "describe", "calibrate", "train")
+STAGES = ("index", "extract", "describe", "calibrate", "train", "detect")
 
 
 class Dataset(Settings):

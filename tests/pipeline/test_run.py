@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 FILE = 'work = "out"\n\n[[datasets]]\ncard = "card.toml"\nroot = "set"\n\n[extract]\ndrawings = 2\n'
@@ -22,7 +23,7 @@ def test_all_stages_run_once_under_one_parent(place: Path, facade: Callable) -> 
     from mlflow.tracking import MlflowClient
 
     uri = f"sqlite:///{place}/runs.db"
-    first = facade("run", "run.toml", "--tracking", uri, "--workers", 0)
+    first = facade("run", "run.toml", "--to", "calibrate", "--tracking", uri, "--workers", 0)
     assert first.code == 0
     assert list(first.line["stages"]) == ["index drawn_boxes", "extract", "describe", "calibrate"]
     assert json.loads((place / "out/calibrate/priors.json").read_text())["chosen"]
@@ -34,7 +35,7 @@ def test_all_stages_run_once_under_one_parent(place: Path, facade: Callable) -> 
     ids = {run.info.run_name: run.info.run_id for run in runs}
     assert {entry.path for entry in client.list_artifacts(ids["describe"])} >= {"aspect_ratio.png", "area_ratio.png"}
     assert {entry.path for entry in client.list_artifacts(ids["calibrate"])} == {"coverage.png"}
-    second = facade("run", "run.toml", "--tracking", uri, "--workers", 0)
+    second = facade("run", "run.toml", "--to", "calibrate", "--tracking", uri, "--workers", 0)
     assert (second.code, second.line["changed"]) == (0, False)
     assert len(client.search_runs([client.get_experiment_by_name("facade").experiment_id])) == 5
 
@@ -49,6 +50,41 @@ def test_a_part_of_the_stages(facade: Callable) -> None:
     assert list(facade("run", "run.toml", "--from", "describe", "--to", "describe", *common).line["stages"]) == [
         "describe"
     ]
+
+
+TRAIN = """
+[train]
+preset = "demo"
+priors = "paper_coco"
+epochs = 1
+batch = 2
+device = "cpu"
+seed = 0
+"""
+
+
+def test_a_new_model_takes_the_place_of_the_last_one_s_detections(place: Path, facade: Callable) -> None:
+    common = ("run", "run.toml", "--tracking", "off", "--workers", 0)
+    (place / "run.toml").write_text(FILE + TRAIN)
+    first = facade(*common)
+    assert (first.code, list(first.line["stages"])[-2:]) == (0, ["train", "detect"])
+    table = pd.read_parquet(place / "out/detect/photos")
+    assert list(table["image_id"]) == [row for row in table["image_id"] if row.startswith("drawn_boxes/")]
+    assert list((place / "out/detect/drawings").glob("*.jpg"))
+    assert facade(*common).line["changed"] is False
+    alone = ("detect", "out", "--tracking", "off", "--workers", 0)
+    assert facade(*alone).line["changed"] is False
+    wrong = facade(*alone, "--out", "other", "--set", 'detect.datasets=["cmp"]')
+    assert (wrong.code, "has no cmp; it has drawn_boxes" in wrong.line["error"]) == (2, True)
+    (place / "run.toml").write_text(FILE + TRAIN.replace("seed = 0", "seed = 1"))
+    second = facade(*common)
+    assert (second.code, second.line["stages"]["detect"]["changed"]) == (0, True)
+    before, after = (
+        json.loads((place / "out" / name).read_text()) for name in ("detect/_detect.json", "detect/summary.json")
+    )
+    assert before["model"] == after["model"]
+    found = pd.read_parquet(place / "out/detect/detections")
+    assert set(found["model_digest"]) <= {after["model"]}
 
 
 @pytest.mark.parametrize(
@@ -71,4 +107,7 @@ def test_a_wrong_file_is_one_sentence(place: Path, facade: Callable, text: str, 
 @pytest.mark.usefixtures("place")
 def test_an_unknown_stage_is_one_sentence(facade: Callable) -> None:
     result = facade("run", "run.toml", "--to", "moon", "--tracking", "off")
-    assert (result.code, "known are index, extract, describe, calibrate" in result.line["error"]) == (2, True)
+    assert (result.code, "known are index, extract, describe, calibrate, train, detect" in result.line["error"]) == (
+        2,
+        True,
+    )
