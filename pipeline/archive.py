@@ -19,6 +19,7 @@ from typing import Any, Final, overload
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import FacadeError
@@ -120,10 +121,15 @@ class Archive:
         found = [(int(match[1]), match[2], path) for path in names if (match := NAME.fullmatch(path.name))]
         found.sort(key=lambda entry: (entry[0], entry[2].stat().st_mtime_ns))
         latest = {ordinal: (digest, path) for ordinal, digest, path in found}  # of a change that was cut short, the new
-        return [
-            PlannedShard(ordinal, digest, PlannedRows(path, pq.read_metadata(path).num_rows))
-            for ordinal, (digest, path) in latest.items()
-        ]
+        try:
+            return [
+                PlannedShard(ordinal, digest, PlannedRows(path, pq.read_metadata(path).num_rows))
+                for ordinal, (digest, path) in latest.items()
+            ]
+        except pa.ArrowInvalid as error:
+            raise FacadeError(
+                f"{self.path} is damaged ({str(error).splitlines()[0]}); remove that folder and run this again."
+            ) from None
 
     def update(self, listed: Iterable[Row], limit: int | None, progress: Progress) -> Planned:
         """Take a listing into the plan, at most so many photos in all; the plan is the old one until all is listed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -73,7 +74,7 @@ def detect(
         if sum(map(bool, (dry_run, plan, shards))) > 1:
             raise UsageError("--dry-run, --plan and --shards are three different things; give one of them.")
         place = (out or _beside(source)).absolute()
-        finder = bundle_finder(_bundle(model or _trained(source), tracking, place))
+        finder = bundle_finder(_bundle(model or _trained(source), tracking, None if dry_run else place))
         span = _span(shards) if shards else None
         job = stage.Job(source, finder, place, split, limit, retry_failed, draw, span)
         context = context_of(place.parent, tables, scheduler, workers, tracking, max_rejected)
@@ -100,12 +101,13 @@ def _of_work(source: str, option: str, advice: str) -> Path:
     return Path(source)
 
 
-def _bundle(model: str, tracking: str | None, out: Path) -> Path:
+def _bundle(model: str, tracking: str | None, out: Path | None) -> Path:
+    """Return the folder of a bundle; one from MLflow is brought beside the results, where all workers see it."""
     if not model.startswith(MODELS):
         return Path(model)
     from pipeline.tracking import fetch_bundle
 
-    return fetch_bundle(model, tracking, out / "_model")
+    return fetch_bundle(model, tracking, out / "_model" if out else Path(mkdtemp(prefix="facade-")))
 
 
 def _span(text: str) -> tuple[int, int]:

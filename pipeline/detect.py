@@ -7,6 +7,7 @@ the first photo is opened. Each shard of the plan is done once, wherever and how
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections import Counter
@@ -108,7 +109,7 @@ def run(context: Context, config: DetectConfig, job: Job | None = None) -> Outco
         shards = Archive(folder.path).shards()
         outcome = run_stage(STAGE, context, _work(folder, config, job, shards))
         outcome = replace(outcome, added=planned.new, removed=planned.gone, modified=planned.changed)
-        if outcome.changed or not (folder.path / SUMMARY).exists():
+        if outcome.changed or not _is_summarised(folder, outcome):
             _summarise(folder, outcome, job, listed)
         if job.drawings:
             paths = draw_found(folder, job.drawings, job.truth)
@@ -123,7 +124,9 @@ def _own(context: Context) -> Job:
 
 def workers_for(workers: Workers, device: str) -> Workers:
     """Return the workers, one for each GPU of this machine unless it is said how many."""
-    gpus = len(glob("/dev/nvidia[0-9]*")) if device != "cpu" and workers.scheduler is None else 0
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    there = glob("/dev/nvidia[0-9]*") if chosen is None else [name for name in chosen.split(",") if name.strip()]
+    gpus = len(there) if device != "cpu" and workers.scheduler is None else 0
     return replace(workers, count=gpus) if gpus and workers.count is None else workers
 
 
@@ -225,6 +228,10 @@ def _take_in(context: Context, folder: StageFolder, job: Job, datasets: Sequence
     """List the source into the plan."""
     archive = Archive(folder.path, folder.patience)
     planned = archive.update(_photos(job, datasets), job.limit, context.progress("detect: listing", None))
+    if planned.gone and job.indexed:  # photos that left the split, or the index, have no place in what is judged by it
+        shutil.rmtree(archive.path)
+        again = archive.update(_photos(job, datasets), job.limit, context.progress("detect: listing", None))
+        planned = replace(planned, changed=again.changed)
     shards = archive.shards()
     if not shards:
         raise FacadeError(f"{job.source} has no photos; name a folder, pattern or list of some, or another --split.")
@@ -239,14 +246,13 @@ def _work(folder: StageFolder, config: DetectConfig, job: Job, planned: Sequence
     """Return the plan of the stage; with `retry`, shards with rejected photos are done again, those photos alone."""
     of = {"algorithm": STAGE.algorithm, "model": job.finder.digest, "settings": config.decisive()}
     shards = [Shard(DATASET, one.ordinal, json_digest({**of, "rows": one.digest}), one.rows) for one in planned]
-    again: frozenset[str] = frozenset()
-    if job.retry:
-        receipts = {key: receipt for key, receipt in folder.finished().items() if receipt.rejected}
-        again = frozenset(receipts)
-        shards = [
-            replace(shard, rows=Redone(shard.rows, folder, receipts[shard.key])) if shard.key in again else shard
-            for shard in shards
-        ]
+    finished = folder.finished(passing=True).items()
+    receipts = {key: one for key, one in finished if one.passing or (job.retry and one.rejected)}
+    again = frozenset(receipts)
+    shards = [
+        replace(shard, rows=Redone(shard.rows, folder, receipts[shard.key])) if shard.key in again else shard
+        for shard in shards
+    ]
     return Plan(
         shards,
         partial(find_rows, finder=job.finder, config=config),
@@ -289,8 +295,16 @@ def _summarise(folder: StageFolder, outcome: Outcome, job: Job, listing: float) 
         "rejected": dict(reasons.most_common(20)),
         "seconds": {"listing": round(listing, 3), "detecting": outcome.seconds},
         "photos_per_second": outcome.per_second,
+        "digest": outcome.digest,
     }
     write_bytes(folder.path / SUMMARY, _lines(summary), folder.patience)
+
+
+def _is_summarised(folder: StageFolder, outcome: Outcome) -> bool:
+    try:
+        return bool(json.loads((folder.path / SUMMARY).read_bytes())["digest"] == outcome.digest)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _lines(value: Mapping[str, Any]) -> bytes:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pipeline.errors import BadInputError, FacadeError
 __all__ = [
     "ABSENT",
     "Listed",
+    "identity",
     "is_passing",
     "is_remote",
     "json_digest",
@@ -28,6 +30,7 @@ __all__ = [
     "read_bytes",
     "remote_stamp",
     "size_and_stamp",
+    "walk_remote",
     "with_patience",
     "write_bytes",
 ]
@@ -62,10 +65,7 @@ def is_remote(uri: str) -> bool:
 
 def list_files(root: str, without: Path | None = None) -> list[Listed]:
     """Return all files and folders below `root`, sorted by path, but names that begin with a dot, and one folder."""
-    try:
-        found = list(_list_remote(root) if is_remote(root) else _list_local(Path(root).resolve(), without))
-    except (ImportError, ValueError) as error:  # fsspec: the protocol's package is missing, or there is none
-        raise FacadeError(f"{root} cannot be listed: {error}.") from None
+    found = _list_remote(root) if is_remote(root) else _list_local(Path(root).resolve(), without)
     return sorted(found, key=lambda listed: listed.path)
 
 
@@ -73,15 +73,25 @@ def _list_local(root: Path, without: Path | None) -> Iterator[Listed]:
     if not root.is_dir():
         raise FacadeError(f"{root} is not a folder; give the dataset's folder with --root.")
     seen: set[tuple[int, int]] = set()  # a linked folder is followed once, so a loop of links ends
+    if without and (place := identity(without)):
+        seen.add(place)
     for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_cannot_list):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen or (without and Path(folder) == without):
+        if (own := identity(folder)) is None or own in seen:
             subfolders.clear()
             continue
-        seen.add((status.st_dev, status.st_ino))
+        seen.add(own)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in subfolders + [name for name in names if not name.startswith(".")]:
             yield _listed(root, Path(folder, name))
+
+
+def identity(folder: str | Path) -> tuple[int, int] | None:
+    """Return what a folder has one of, whatever paths lead to it; None if it is not there."""
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _cannot_list(error: OSError) -> None:
@@ -115,27 +125,53 @@ def remote_stamp(info: Mapping[str, Any]) -> tuple[int, str]:
     return int(info.get("size") or 0), str(next((info[name] for name in names if info.get(name)), ""))
 
 
-def _list_remote(root: str) -> Iterator[Listed]:
+def walk_remote(address: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Yield the relative path, the address, and what the listing says of each file below an address, folder by folder.
+
+    Names that begin with a dot are left out; a folder that cannot be listed stops it, or it would never be missed.
+    """
     import fsspec
 
-    system, base = fsspec.core.url_to_fs(root)
-    for path, info in system.find(base, detail=True).items():
-        relative = path[len(base) :].lstrip("/")
-        if not any(part.startswith(".") for part in relative.split("/")):
-            yield Listed(relative, system.unstrip_protocol(path), *remote_stamp(info))
+    try:
+        system, base = fsspec.core.url_to_fs(address)
+        for folder, _, files in system.walk(base, detail=True, on_error="raise"):
+            for name in sorted(files):
+                path = f"{folder}/{name}"
+                relative = path[len(base) :].lstrip("/") or name
+                if not any(part.startswith(".") for part in relative.split("/")):
+                    yield relative, system.unstrip_protocol(path), files[name]
+    except Exception as error:  # the protocol's package is missing, or the store is away or closed: errors of its own
+        raise FacadeError(f"{address} cannot be listed: {error or type(error).__name__}.") from None
+
+
+def _list_remote(root: str) -> Iterator[Listed]:
+    for relative, uri, info in walk_remote(root):
+        yield Listed(relative, uri, *remote_stamp(info))
 
 
 def read_bytes(uri: str) -> bytes:
     """Return all bytes of a file, local or remote; a folder is bad input, a file that is gone may come back."""
     try:
-        if not is_remote(uri):
-            return Path(uri).read_bytes()
-        import fsspec
-
-        with fsspec.open(uri, "rb") as file:
-            return bytes(file.read())
+        if is_remote(uri):
+            return _read_remote(uri)
+        mode = os.stat(uri).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe would be waited for, a device never ends
+            raise BadInputError("it is a pipe or a device, not a file")
+        return Path(uri).read_bytes()
     except IsADirectoryError:
         raise BadInputError("it is a folder, not a file") from None
+
+
+def _read_remote(uri: str) -> bytes:
+    import fsspec
+
+    try:
+        with fsspec.open(uri, "rb") as file:
+            return bytes(file.read())
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        raise
+    except Exception as error:  # each store has errors of its own for being away
+        raise OSError(errno.EIO, f"{type(error).__name__}: {error}") from None
 
 
 def printable(text: str) -> str:

@@ -38,7 +38,7 @@ class DetectConfig(Settings):
         datasets: of a work folder, only these; all by default.
         score: least score of a detection; the bundle's by default, as for the next two.
         overlap: of two detections of a class that overlap by more, the better one stays.
-        keep: most detections of a photo.
+        keep: most detections of a photo, or of each tile.
         select: `selected` marks scores from here on.
         tile: look at large photos in overlapping tiles too, for objects of a few pixels; several times the work.
         tile_levels: so many times tiles are made half as large: 5 tiles in all with one, 21 with two.
@@ -147,6 +147,10 @@ def _device(name: str) -> str:
 
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return "cpu"
+    if not torch.cuda.is_available():
+        raise FacadeError(
+            "detect.device is cuda, but PyTorch finds no GPU here; leave it out, or install its CUDA build."
+        )
     return f"cuda:{worker_number() % torch.cuda.device_count()}"
 
 
@@ -185,9 +189,10 @@ def _read(row: dict[str, Any], least: tuple[int, int], max_pixels: int) -> Read:
     from ssd import Read
 
     pixels, facts = upright_photo(read_photo(row), least, max_pixels)
-    for name in ("latitude", "longitude", "heading"):
-        if row[name] is None:
-            row[name] = getattr(facts, name)
+    if row["latitude"] is None and row["longitude"] is None:  # both of one source, or it would be another place
+        row["latitude"], row["longitude"] = facts.latitude, facts.longitude
+    if row["heading"] is None:
+        row["heading"] = facts.heading
     return Read(torch.from_numpy(pixels).permute(2, 0, 1), (facts.height, facts.width))
 
 

@@ -70,7 +70,7 @@ def _chosen(folder: StageFolder, most: int) -> Iterator[tuple[Row, Sequence[Row]
 
 def _tile(photo: Image.Image, most: int) -> tuple[int, int]:
     share = min(1.0, most / max(photo.size))
-    return round(photo.width * share), round(photo.height * share)
+    return max(1, round(photo.width * share)), max(1, round(photo.height * share))
 
 
 def _of(folder: StageFolder, table: str, image_id: str) -> list[dict[str, Any]]:

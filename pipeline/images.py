@@ -35,7 +35,7 @@ MAX_PIXELS = 150_000_000
 # Formats whose decoders take no programs and no links: no EPS, PDF, WMF, FITS.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000")
 # What a decoder raises on bytes that are not what their header says.
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, struct.error, MemoryError)
+BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, struct.error)
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -104,7 +104,7 @@ def upright_photo(
     """
     image = open_image(data, max_pixels)
     width, height = image.size
-    if any(least) and image.format == "JPEG":
+    if any(least) and image.format in {"JPEG", "MPO"}:  # MPO: several JPEGs, the first of them is the photo
         image.draft("RGB", (max(least), max(least)))
     exif = _load(image)
     orientation = 1 if image.format == "TIFF" else _orientation(exif)

@@ -11,6 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.errors import FacadeError
+
 __all__ = ["RowsFunction", "work_alone"]
 
 OUT_OF_MEMORY = 137  # what a shell says of a process that the kernel killed for its memory
@@ -25,11 +27,25 @@ def work_alone(
     tables, death = _in_child(function, rows, memory)
     if tables is not None:
         return dict(tables)
+    if _in_child(function, [], memory)[0] is None:
+        raise FacadeError(
+            f"a process ended ({death}) before it came to a row; give each more memory, by fewer --workers."
+        )
+    return _by_halves(function, rows, reject, memory, death)
+
+
+def _by_halves(
+    function: RowsFunction, rows: Sequence[dict[str, Any]], reject: Reject, memory: int, death: str
+) -> dict[str, pa.Table]:
+    """Return the tables of rows that a child died of."""
     if len(rows) == 1:
         return dict(reject(rows[0], f"reading it ended its process ({death}) again and again"))
-    middle = len(rows) // 2
-    first, second = (work_alone(function, half, reject, memory) for half in (rows[:middle], rows[middle:]))
-    return {name: pa.concat_tables(part[name] for part in (first, second) if name in part) for name in first | second}
+    middle, parts = len(rows) // 2, list[dict[str, pa.Table]]()
+    for half in (rows[:middle], rows[middle:]):
+        tables, death = _in_child(function, half, memory)
+        parts.append(dict(tables) if tables is not None else _by_halves(function, half, reject, memory, death))
+    first, second = parts
+    return {name: pa.concat_tables(part[name] for part in parts if name in part) for name in first | second}
 
 
 def _in_child(

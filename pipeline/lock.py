@@ -37,8 +37,7 @@ def _lock(folder: Path, mode: int) -> Iterator[None]:
             holder = _holder(file) or "another command"
             message = f"{folder} is in use by {holder}; wait until it is done, or stop it, and run this again."
             raise FacadeError(message) from None
-        if mode == fcntl.LOCK_EX:
-            _sign(file)
+        _sign(file)
         yield
 
 

@@ -22,7 +22,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import BadInputError, FacadeError
-from pipeline.files import ABSENT, is_remote, printable, read_bytes, remote_stamp, size_and_stamp
+from pipeline.files import (
+    ABSENT,
+    identity,
+    is_remote,
+    json_digest,
+    printable,
+    read_bytes,
+    remote_stamp,
+    size_and_stamp,
+    walk_remote,
+)
 
 __all__ = ["list_photos", "read_photo"]
 
@@ -73,12 +83,15 @@ def read_photo(row: Mapping[str, Any]) -> bytes:
     """Return the bytes of a listed photo."""
     uri, inside = row["uri"], row["inside"]
     if inside is None:
+        if not is_remote(uri):
+            _check_size(os.stat(uri).st_size)
         return read_bytes(uri)
     kind, _, place = inside.partition(":")
+    archive = uri.removeprefix(f"{kind}://{row['image_id']}::")
     if kind == "tar":
-        return _read_span(uri.partition("::")[2], *map(int, place.split("+")))
+        return _read_span(archive, *map(int, place.split("+")))
     if kind == "zip":
-        return _read_zipped(uri.partition("::")[2], place)
+        return _read_zipped(archive, place)
     raise BadInputError(place)
 
 
@@ -92,7 +105,7 @@ def _row(image_id: str, uri: str, stamp: str, inside: str | None = None, **more:
 def _stamp(path: str) -> str:
     try:
         return "{}:{}".format(*size_and_stamp(path))
-    except OSError:  # it may be there when its turn comes, or it becomes a rejected row
+    except (OSError, ValueError):  # it may be there when its turn comes, or it becomes a rejected row
         return ABSENT
 
 
@@ -106,19 +119,20 @@ def _single(path: Path) -> Iterator[Row]:
 def _matches(base: Path, parts: Sequence[str], without: Path | None, endings: tuple[str, ...] = ("",)) -> Iterator[Row]:
     """Yield the files below a folder that fit a pattern, in the order of their names, folder by folder.
 
-    A folder is entered once, so that a loop of links ends; names that begin with a dot are left out.
+    A folder is entered once, by its own name before any link to it, so that a loop of links ends; names that begin with
+    a dot are left out.
     """
-    base, seen = base.absolute(), set[tuple[int, int, int]]()
+    base, seen, left_out = base.absolute(), set[tuple[int, int, int]](), identity(without) if without else None
 
     def below(folder: str, rest: Sequence[str]) -> Iterator[str]:
-        status = os.stat(folder)
-        if (key := (status.st_dev, status.st_ino, len(rest))) in seen or (without and Path(folder) == without):
+        own = identity(folder)
+        if own is None or own == left_out or (key := (*own, len(rest))) in seen:
             return
         seen.add(key)
         part, *later = rest
         if part == "**" and later:
             yield from below(folder, later)
-        for entry in sorted(_entries(folder), key=lambda entry: entry.name):
+        for entry in sorted(_entries(folder), key=lambda entry: (entry.is_symlink(), entry.name)):
             if _is_folder(entry):
                 if part == "**":
                     yield from below(entry.path, rest)
@@ -148,21 +162,17 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _remote(address: str) -> Iterator[Row]:
-    import fsspec
-
-    try:
-        system, base = fsspec.core.url_to_fs(address)
-        for folder, _, files in system.walk(base, detail=True):
-            for name in sorted(files):
-                path = f"{folder}/{name}"
-                relative = path[len(base) :].lstrip("/") or name
-                if name.lower().endswith(PHOTOS) and not any(part.startswith(".") for part in relative.split("/")):
-                    yield _row(relative, system.unstrip_protocol(path), "{}:{}".format(*remote_stamp(files[name])))
-    except (ImportError, ValueError) as error:  # the protocol's package is missing, or there is none
-        raise FacadeError(f"{address} cannot be listed: {error}.") from None
+    for relative, uri, info in walk_remote(address):
+        if relative.lower().endswith(PHOTOS):
+            yield _row(relative, uri, "{}:{}".format(*remote_stamp(info)))
 
 
 # Archive files
+
+
+def _is_photo(name: str) -> bool:
+    """Return whether a member of an archive file is a photo, by its name; macOS packs a `._NAME` beside each NAME."""
+    return name.lower().endswith(PHOTOS) and not any(part.startswith(".") for part in name.split("/") if part != "..")
 
 
 def _tar(path: Path) -> Iterator[Row]:
@@ -171,13 +181,25 @@ def _tar(path: Path) -> Iterator[Row]:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # or they would all be kept
-                if member.name.lower().endswith(PHOTOS) and not member.isdir():
+                if _is_photo(member.name) and not member.isdir():
                     whole = member.isreg() and not member.issparse()
                     inside = f"tar:{member.offset_data}+{member.size}" if whole else "bad:it is a link in the archive"
                     stamp = f"{member.size}:{member.mtime}:{member.offset_data}"
                     yield _row(member.name, f"tar://{member.name}::{path.absolute()}", stamp, inside)
+            _check_end(path, archive.offset)
     except tarfile.TarError as error:
         raise FacadeError(f"{path} is no whole tar file ({error}); a compressed one must be unpacked first.") from None
+
+
+def _check_end(path: Path, end: int) -> None:
+    """Raise unless a tar file ends where its listing did: `tarfile` takes any broken header for the end."""
+    with path.open("rb") as file:
+        file.seek(end)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"cut or damaged at byte {end:,}")
+        while chunk := file.read(1 << 20):
+            if chunk.strip(b"\0"):
+                raise tarfile.ReadError(f"more follows its end at byte {end:,}; one tar file was put behind another")
 
 
 def _read_span(path: str, begin: int, size: int) -> bytes:
@@ -194,12 +216,12 @@ def _zip(path: Path) -> Iterator[Row]:
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
-                if member.filename.lower().endswith(PHOTOS):
+                if _is_photo(member.filename):
                     stamp = f"{member.file_size}:{member.CRC:08x}"
                     uri = f"zip://{member.filename}::{path.absolute()}"
                     yield _row(member.filename, uri, stamp, f"zip:{member.filename}")
-    except zipfile.BadZipFile as error:
-        raise FacadeError(f"{path} is no whole zip file ({error}).") from None
+    except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError) as error:
+        raise FacadeError(f"{path} is no whole zip file ({error}); pack it anew.") from None
 
 
 @lru_cache(4)
@@ -229,14 +251,24 @@ def _text(path: Path) -> Iterator[Row]:
 
 
 def _csv(path: Path) -> Iterator[Row]:
-    return _listed(path, csv.DictReader(_lines(path)))
+    return _listed(path, _cells(path))
+
+
+def _cells(path: Path) -> Iterator[Mapping[str, Any]]:
+    reader = csv.DictReader(_lines(path), strict=True)
+    try:
+        for row in reader:
+            if None in row:
+                raise FacadeError(f"{path}: line {reader.line_num} has more cells than the first; mend it.")
+            yield row
+    except csv.Error as error:  # a quote that never closes would swallow all that follows
+        raise FacadeError(f"{path}: line {reader.line_num} cannot be read ({error}); mend it.") from None
 
 
 def _parquet(path: Path) -> Iterator[Row]:
     try:
-        file = pq.ParquetFile(path)
-        batches = file.iter_batches(CHUNK)
-        return _listed(path, (row for batch in batches for row in batch.to_pylist()))
+        batches = pq.ParquetFile(path).iter_batches(CHUNK)
+        yield from _listed(path, (row for batch in batches for row in batch.to_pylist()))
     except (OSError, pa.ArrowInvalid) as error:
         raise FacadeError(f"{path} cannot be read: {str(error).splitlines()[0]}.") from None
 
@@ -250,12 +282,25 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _listed(path: Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
-    """Yield the rows of a list; relative paths are from the list's folder."""
+    """Yield the rows of a list; relative paths are from the list's folder.
+
+    Where no column has ids, an id is the path and how often the list has named it before: it stays when lines move.
+    """
     names: dict[str, str] = {}
+    times: dict[int, int] = {}  # by hash: paths would take several times the memory
     for number, row in enumerate(rows):
         if not number:
             names = _columns(path, list(row))
-        yield _listed_row(path.absolute().parent, number, row, names)
+        written = str(row[names["uri"]] or "")
+        if "image_id" in names:
+            image_id = str(row[names["image_id"]] or "")
+        else:
+            before = times.get(hash(written), 0)
+            times[hash(written)] = before + 1
+            image_id = f"{written}#{before}"
+        if not image_id:
+            raise FacadeError(f"{path}: row {number + 1} has no {names['image_id']}; give each photo its own.")
+        yield _listed_row(path.absolute().parent, written, image_id, row, names)
 
 
 def _columns(path: Path, found: Sequence[str]) -> dict[str, str]:
@@ -268,14 +313,14 @@ def _columns(path: Path, found: Sequence[str]) -> dict[str, str]:
     return {what: name for what, name in names.items() if name}
 
 
-def _listed_row(folder: Path, number: int, row: Mapping[str, Any], names: Mapping[str, str]) -> Row:
-    written = str(row[names["uri"]] or "")
+def _listed_row(folder: Path, written: str, image_id: str, row: Mapping[str, Any], names: Mapping[str, str]) -> Row:
     uri = written if is_remote(written) else os.path.join(folder, written)
-    image_id = str(row[names["image_id"]]) if "image_id" in names else f"{written}#{number}"
-    more: dict[str, Any] = {what: _number(row[names[what]], most) for what, most in PLACES.items() if what in names}
-    extra = [(str(key), str(row[key])) for key in row if key not in names.values() and row[key] is not None]
-    stamp = "" if is_remote(written) else _stamp(uri)
-    return _row(image_id, uri, stamp, **more, extra=extra or None)
+    places: dict[str, Any] = {what: _number(row[names[what]], most) for what, most in PLACES.items() if what in names}
+    # What should be a number and is none is kept as text.
+    used = {name for what, name in names.items() if places.get(what, 0) is not None or row[name] in (None, "")}
+    extra = [(str(key), str(row[key])) for key in row if key not in used and row[key] is not None]
+    stamp = f"{'' if is_remote(written) else _stamp(uri)}:{json_digest([uri, places, extra])[:16]}"
+    return _row(image_id, uri, stamp, **places, extra=extra or None)
 
 
 def _number(value: Any, most: float) -> float | None:

@@ -167,8 +167,11 @@ class StageFolder:
             raise FacadeError(f"{self.work} has no finished {self.stage}; run `facade {self.stage}` on it first.")
         return manifest
 
-    def finished(self) -> dict[str, Receipt]:
-        """Return the receipts of all finished shards by key: the manifest's and those of a run cut short."""
+    def finished(self, passing: bool = False) -> dict[str, Receipt]:
+        """Return the receipts of all finished shards by key: the manifest's and those of a run cut short.
+
+        With `passing`, those too whose rejected rows may be good by now.
+        """
         manifest = self.manifest()
         receipts = {receipt.key: receipt for receipt in (manifest.receipts if manifest else ())}
         for path in sorted((self.path / "_receipts").glob("*.json")):
@@ -177,7 +180,11 @@ class StageFolder:
             ):  # damaged: its shard is done again
                 receipt = Receipt.from_json(json.loads(path.read_bytes()))
                 receipts[receipt.key] = receipt
-        return {key: receipt for key, receipt in receipts.items() if self._is_there(receipt)}
+        return {
+            key: receipt
+            for key, receipt in receipts.items()
+            if self._is_there(receipt) and (passing or not receipt.passing)
+        }
 
     def write_shard(self, shard: Shard, tables: Mapping[str, pa.Table], rows_out: int) -> Receipt:
         """Return the receipt of a shard after writing its tables, those with rows; called inside the worker."""
@@ -239,8 +246,6 @@ class StageFolder:
         return TableFile(file, len(table), len(data), sha256, content)
 
     def _is_there(self, receipt: Receipt) -> bool:
-        if receipt.passing:
-            return False
         paths = [(self._locate(entry), entry.bytes) for entry in receipt.tables.values()]
         return all(path.is_file() and path.stat().st_size == size for path, size in paths)
 
@@ -249,8 +254,9 @@ class StageFolder:
         listed = {entry.file for receipt in manifest.receipts for entry in receipt.tables.values()}
         for path in [path for path in self.path.rglob("*") if path.is_file()]:
             name = path.relative_to(self.path).as_posix()
-            shard_like = re.fullmatch(r"[a-z]+/[^/]+\.parquet", name) and name not in listed
-            if shard_like or name.startswith(("_receipts/", f"{STAGED}/")) or name.endswith(TEMPORARY):
+            own = re.fullmatch(r"[a-z]+/.+-\d{5,}-[0-9a-f]{12}-[0-9a-f]{8}\.parquet", name)
+            partial = re.fullmatch(rf"\..+\.\d+{re.escape(TEMPORARY)}", path.name)
+            if (own and name not in listed) or name.startswith(("_receipts/", f"{STAGED}/")) or partial:
                 path.unlink(missing_ok=True)
 
     def _locate(self, entry: TableFile) -> Path:

@@ -117,15 +117,25 @@ class Run:
 
 
 def fetch_bundle(address: str, uri: str | None, folder: Path) -> Path:
-    """Return the bundle that a logged model (`models:/NAME@ALIAS`, `runs:/ID/model`) has, brought into a folder."""
+    """Return the bundle of a logged model (`models:/NAME@ALIAS`, `runs:/ID/model`), brought into a folder of bundles.
+
+    Its place there is named by its digest: commands that fetch the same one, or the next, do not disturb others.
+    """
     _quieten()
     from mlflow.artifacts import download_artifacts
 
-    with _told(f"{address} cannot be had: "):
-        found = download_artifacts(
-            artifact_uri=f"{address}/artifacts/bundle", dst_path=str(folder), tracking_uri=None if uri == OFF else uri
-        )
-    return Path(found)
+    from ssd import bundle_digest
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=".") as elsewhere:
+        with _told(f"{address} cannot be had: "):
+            found = download_artifacts(
+                artifact_uri=f"{address}/artifacts/bundle", dst_path=elsewhere, tracking_uri=None if uri == OFF else uri
+            )
+        place = folder / bundle_digest(Path(found))[:16]
+        with suppress(OSError):  # another command was first with the same bundle
+            Path(found).rename(place)
+    return place
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
@@ -117,8 +117,9 @@ class Stream(Generic[Item]):
 
     def _prepared(self, item: Item) -> _Prepared[Item]:
         try:
-            read = self.read(item)
-            return _Prepared(item, read.size, self.network.inputs_of(read.photo))
+            with _short_of_memory():
+                read = self.read(item)
+                return _Prepared(item, read.size, self.network.inputs_of(read.photo))
         except MemoryError:  # may be the fault of a photo that is read beside this one
             raise
         except Exception as error:  # whatever is wrong with one photo is told in its place
@@ -138,15 +139,16 @@ class Stream(Generic[Item]):
     def _in_turn(self, inputs: Tensor) -> Outputs:
         """Return what the network says of rows that may be more than a batch, where photos have several.
 
-        A batch that a GPU has no memory for is halved, and so are those that follow.
+        A batch that there is no memory for is halved, and so are those that follow.
         """
         try:
-            parts = [self.network.outputs(part) for part in torch.split(inputs, self.batch)]
-        except torch.OutOfMemoryError:
+            with _short_of_memory():
+                parts = [self.network.outputs(part) for part in torch.split(inputs, self.batch)]
+        except MemoryError:
             if self.batch == 1:
                 raise
             self.batch //= 2
-            torch.cuda.empty_cache()
+            torch.cuda.empty_cache()  # nothing where no GPU was used
             return self._in_turn(inputs)
         offsets, logits = zip(*parts, strict=True)
         return (torch.cat(offsets), torch.cat(logits)) if len(parts) > 1 else parts[0]
@@ -157,7 +159,7 @@ class Stream(Generic[Item]):
         sizes = [one.size for one in part if one.size is not None]
         detections: Iterator[Detections] = iter(())
         if outputs is not None:
-            with self._aside(outputs, ready):
+            with _short_of_memory(), self._aside(outputs, ready):
                 detections = iter(self.network.found(outputs, sizes))
         return [
             Found(one.item, one.size, next(detections)) if one.error is None else Found(one.item, error=one.error)
@@ -172,6 +174,19 @@ class Stream(Generic[Item]):
         for tensor in outputs:
             tensor.record_stream(self.side)
         return torch.cuda.stream(self.side)
+
+
+@contextmanager
+def _short_of_memory() -> Iterator[None]:
+    """Raise MemoryError for what PyTorch raises of memory: an error of its own on a GPU, a plain one on a CPU."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(str(error)) from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):
+            raise
+        raise MemoryError(str(error)) from error
 
 
 # What is tried on a GPU; a larger batch must be so much faster to be worth its memory.

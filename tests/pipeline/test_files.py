@@ -58,8 +58,12 @@ def test_a_folder_that_cannot_be_listed_stops_the_listing(tmp_path: Path, monkey
         list_files(str(tmp_path))
 
 
-@pytest.mark.parametrize("root", ["s3://bucket/set", "nonsense://set"])
-def test_an_address_without_its_package_is_one_sentence(root: str) -> None:
+@pytest.mark.parametrize("root", ["s3://bucket/set", "gs://bucket/set", "nonsense://set"])
+def test_an_address_without_keys_or_its_package_is_one_sentence(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", "/nowhere")
     with pytest.raises(FacadeError, match=f"{root} cannot be listed: "):
         list_files(root)
 
@@ -70,6 +74,9 @@ def test_no_folder_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_what_is_no_file_is_bad_input(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(BadInputError, match="a pipe"):
+        read_bytes(str(tmp_path / "pipe.jpg"))
     with pytest.raises(BadInputError, match="folder"):
         read_bytes(str(tmp_path))
     with pytest.raises(FileNotFoundError):  # it may come back

@@ -57,6 +57,79 @@ def test_results_below_the_source_are_no_photos(folder: Path) -> None:
     write(folder / "out" / "drawings" / "b.jpg")
     assert "out/drawings/b.jpg" in ids(folder)
     assert "out/drawings/b.jpg" not in ids(folder, without=folder / "out")
+    assert "out/drawings/b.jpg" not in ids(folder, without=folder / ".." / "photos" / "out")
+
+
+def test_a_link_that_comes_later_changes_no_id(folder: Path) -> None:
+    before = ids(folder)
+    (folder / "0").symlink_to(folder / "a")
+    assert sorted(ids(folder)) == sorted(before)
+
+
+def test_ids_of_a_list_stay_when_lines_come_between(folder: Path) -> None:
+    before = ids(write(folder / "list.txt", b"b.jpg\nz.webp\nb.jpg\n"))
+    after = ids(write(folder / "list.txt", b"a/c.PNG\nb.jpg\nz.webp\nb.jpg\n"))
+    assert sorted(after) == sorted([*before, "a/c.PNG#0"])
+
+
+def test_what_a_list_says_of_a_photo_is_part_of_its_stamp(folder: Path) -> None:
+    stamps = set()
+    for line in (b"b.jpg,1,x", b"b.jpg,2,x", b"b.jpg,1,y", b"z.webp,1,x", b"b.jpg,,x"):
+        (row,) = list_photos(str(write(folder / "list.csv", b"path,lat,street\n" + line + b"\n")))
+        stamps.add(row["stamp"])
+    assert len(stamps) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b'path,id,street\nb.jpg,1,"open\nz.webp,2,x\n', "cannot be read"),
+        (b"path,id\nb.jpg,1,2,3\n", "line 2 has more cells"),
+        (b"path,id\nb.jpg,1\nz.webp\n", "row 2 has no id"),
+    ],
+)
+def test_a_list_that_would_lose_rows_is_refused(folder: Path, text: bytes, sentence: str) -> None:
+    with pytest.raises(FacadeError, match=sentence):
+        ids(write(folder / "list.csv", text))
+
+
+def test_numbers_that_are_none_are_kept_as_text(folder: Path) -> None:
+    (row,) = list_photos(str(write(folder / "list.csv", b'path,lat,lon\nb.jpg,"59,5",\n')))
+    assert (row["latitude"], row["longitude"], row["extra"]) == (None, None, [("lat", "59,5")])
+
+
+def tar_of(path: Path, count: int = 6) -> bytes:
+    with tarfile.open(path, "w") as archive:
+        for number in range(count):
+            member = tarfile.TarInfo(f"{number}.jpg")
+            member.size = len(DATA)
+            archive.addfile(member, io.BytesIO(DATA))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("harm", ["flipped", "in a header", "at a header", "two in one"])
+def test_a_tar_that_was_cut_or_changed_is_refused(tmp_path: Path, harm: str) -> None:
+    path = tmp_path / "photos.tar"
+    whole = bytearray(tar_of(path))
+    assert len(ids(path)) == 6
+    if harm == "flipped":
+        whole[3 * 1024 + 5] ^= 1
+    elif harm == "two in one":
+        whole = whole + whole
+    else:
+        del whole[3 * 1024 + (100 if harm == "in a header" else 0) :]
+    path.write_bytes(whole)
+    with pytest.raises(FacadeError, match="no whole tar file"):
+        ids(path)
+
+
+def test_what_macos_packs_beside_photos_is_left_out(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("p/0.jpg", "__MACOSX/p/._0.jpg", "a::b.jpg"):
+            archive.writestr(name, DATA)
+    rows = list(list_photos(str(tmp_path / "a.zip")))
+    assert [row["image_id"] for row in rows] == ["p/0.jpg", "a::b.jpg"]
+    assert all(read_photo(row) == DATA for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +206,7 @@ def test_a_zip_file_and_a_bomb_in_it(tmp_path: Path) -> None:
 
 def test_lists_in_text_and_csv(folder: Path) -> None:
     text = write(folder / "list.txt", b"b.jpg\n\na/c.PNG\nb.jpg\n")
-    assert ids(text) == ["b.jpg#0", "a/c.PNG#1", "b.jpg#2"]
+    assert ids(text) == ["b.jpg#0", "a/c.PNG#0", "b.jpg#1"]
     assert [row["uri"] for row in list_photos(str(text))] == [str(folder / n) for n in ("b.jpg", "a/c.PNG", "b.jpg")]
     csv = write(
         folder / "list.csv",

@@ -18,7 +18,6 @@ from safetensors.torch import save_file
 from pipeline import elsewhere, train
 from pipeline.config import resolve
 from pipeline.errors import FacadeError, UsageError
-from pipeline.run import STAGES
 from pipeline.stage import Outcome
 from pipeline.sweep import run_sweep, sweep_named
 from pipeline.training_data import Photos, gather
@@ -276,7 +275,3 @@ def test_settings_say_what_differs_from_a_preset() -> None:
     assert settings.model_copy(update={"augmentation": "none"}).learning().augmentation.flip_chance == 0
     with pytest.raises(UsageError, match="unknown key 'epoch'"):
         resolve(TrainConfig, {"train": {"epoch": 3}}, "train")
-
-
-def test_it_is_a_stage_of_a_run() -> None:
-    assert STAGES[-1] == "train"
