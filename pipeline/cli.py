@@ -172,6 +172,7 @@ def train(
 
 
 app.command()(detect)
+_add_stage("evaluate", "Judge what `detect` found: precision with intervals, errors, thresholds, doubtful labels.")
 
 
 @app.command("run")
@@ -180,7 +181,7 @@ def run_all(
         Path, typer.Argument(help="A TOML file: work, [[datasets]] with card and root, tables of settings.")
     ],
     first: Annotated[str, typer.Option("--from", help="The stage to begin with.")] = "index",
-    last: Annotated[str, typer.Option("--to", help="The stage to end with.")] = "detect",
+    last: Annotated[str, typer.Option("--to", help="The stage to end with.")] = "evaluate",
     sets: Sets = None,
     scheduler: Scheduler = None,
     workers: Count = None,

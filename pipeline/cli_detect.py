@@ -37,7 +37,9 @@ def detect(
     out: Annotated[
         Path | None, typer.Option(help="The folder of results; default: WORK/detect of a work folder.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Of a work folder: train, val, test or all.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="Of a work folder: train, val, test, held-out (val and test), all.")
+    ] = "held-out",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many photos.")] = None,
     tile: Annotated[
         bool, typer.Option("--tile", help="Look at large photos in overlapping tiles too: slower, for small windows.")
@@ -74,7 +76,8 @@ def detect(
         if sum(map(bool, (dry_run, plan, shards))) > 1:
             raise UsageError("--dry-run, --plan and --shards are three different things; give one of them.")
         place = (out or _beside(source)).absolute()
-        finder = bundle_finder(_bundle(model or _trained(source), tracking, None if dry_run else place))
+        bundle = _bundle(model or _trained(source), tracking, None if dry_run else place)
+        finder = bundle_finder(bundle, chooses=stage.index_of(source) is None)
         span = _span(shards) if shards else None
         job = stage.Job(source, finder, place, split, limit, retry_failed, draw, span)
         context = context_of(place.parent, tables, scheduler, workers, tracking, max_rejected)

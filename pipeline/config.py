@@ -24,9 +24,10 @@ TABLES = {
     "calibrate": "pipeline.calibrate:CalibrateConfig",
     "train": "pipeline.training_plan:TrainConfig",
     "detect": "pipeline.finding:DetectConfig",
+    "evaluate": "pipeline.evaluate:EvaluateConfig",
 }
 # Settings that may name a file.
-FILES = {"train": ("start", "priors")}
+FILES = {"train": ("start", "priors"), "extract": ("corrections",), "evaluate": ("detections",)}
 
 
 class Settings(BaseModel):

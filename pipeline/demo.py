@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline import calibrate, describe, detect, extract, index, train
+from pipeline import calibrate, describe, detect, evaluate, extract, index, train
 from pipeline.agreement import agreement, boxes_by_image
 from pipeline.dataset import card_of
 from pipeline.finding import DetectConfig
@@ -94,6 +94,7 @@ def run(context: Context, out: Path, images: int, seed: int) -> dict[str, Any]:
         if images >= ENOUGH:
             stages["train"] = train.run(context, TrainConfig(preset="demo", datasets=("drawn_boxes",)))
             stages["detect"] = detect.run(context, DetectConfig(datasets=("drawn_boxes",)))
+            stages["evaluate"] = evaluate.run(context, evaluate.EvaluateConfig())
         else:
             context.say(f"train: {images} photos are too few to learn from; draw {ENOUGH} or more")
     context.say(f"look at    {out / 'work' / 'extract' / 'drawings' / 'drawn.jpg'}")
@@ -101,6 +102,7 @@ def run(context: Context, out: Path, images: int, seed: int) -> dict[str, Any]:
         context.say(
             f"and at     {out / 'work' / 'detect' / 'drawings'}, what the detector finds on streets it never saw"
         )
+        context.say(f"what goes wrong is in {out / 'work' / 'evaluate' / 'drawings'}")
     context.say(f"figures in {out / 'work' / 'describe' / 'figures'}, and likewise of calibrate and train")
     context.say(f"tables in  {out / 'work'}, for example pandas.read_parquet('{out / 'work' / 'extract' / 'boxes'}')")
     return nested_line("demo", stages, time.monotonic() - started)

@@ -35,13 +35,14 @@ from pipeline.sources import list_photos
 from pipeline.stage import Context, Outcome, Plan, Stage, run_stage, work_shards
 from pipeline.store import MANIFEST, Shard, StageFolder
 
-__all__ = ["SPLITS", "STAGE", "Job", "plan", "preview", "run", "workers_for"]
+__all__ = ["HELD_OUT", "SPLITS", "STAGE", "Job", "index_of", "plan", "preview", "run", "workers_for"]
 
 ABOUT: Final = "_detect.json"
 SUMMARY: Final = "summary.json"
 DATASET: Final = "photos"
 RUNNING: Final = "_running"
-SPLITS: Final = ("train", "val", "test", "all")
+HELD_OUT: Final = "held-out"  # what a model has not learnt from: val to fit thresholds on, test to judge by
+SPLITS: Final = ("train", "val", "test", HELD_OUT, "all")
 # Shards that a scheduler's task is given at least, and tasks that it is given at most.
 GROUP, GROUPS = 8, 64
 DRAWN: Final = 12  # photos of a work folder
@@ -73,7 +74,7 @@ class Job:
     source: str
     finder: Finder
     out: Path
-    split: str = "test"
+    split: str = HELD_OUT
     limit: int | None = None
     retry: bool = False
     drawings: int = 0
@@ -89,14 +90,19 @@ class Job:
     @property
     def indexed(self) -> StageFolder | None:
         """The index of the work folder that the source is, if it is one."""
-        folder = StageFolder(Path(self.source), "index")
-        return folder if not is_remote(self.source) and (folder.path / MANIFEST).is_file() else None
+        return index_of(self.source)
+
+
+def index_of(source: str) -> StageFolder | None:
+    """Return the index of a source that is a work folder."""
+    folder = StageFolder(Path(source), "index")
+    return folder if not is_remote(source) and (folder.path / MANIFEST).is_file() else None
 
 
 def run(context: Context, config: DetectConfig, job: Job | None = None) -> Outcome:
     """Return what became of an archive, or of the shards of it that the job names.
 
-    Without a job, the model that was trained last finds in the work folder's own test photos.
+    Without a job, the model that was trained last finds in the work folder's own photos that it has not learnt from.
     """
     job = job or _own(context)
     context = replace(context, workers=workers_for(context.workers, config.device))
@@ -118,7 +124,7 @@ def run(context: Context, config: DetectConfig, job: Job | None = None) -> Outco
 
 
 def _own(context: Context) -> Job:
-    finder = bundle_finder(context.folder("train").path / "latest" / "bundle")
+    finder = bundle_finder(context.folder("train").path / "latest" / "bundle", chooses=False)
     return Job(str(context.work), finder, context.folder(NAME).path, drawings=DRAWN, anew=True)
 
 
@@ -183,7 +189,7 @@ def _agree(folder: StageFolder, config: DetectConfig, job: Job, write: bool = Tr
     """Stop if the folder has results of another source, another model or other settings."""
     source = job.source if is_remote(job.source) else str(Path(job.source).absolute())
     part = {"split": job.split, "datasets": sorted(config.datasets)} if job.indexed else {}
-    ours = {"source": source, **part, "model": job.finder.digest}
+    ours = {"source": source, **part, "model": job.finder.digest, "operating": job.finder.operating}
     ours |= {f"detect.{key}": value for key, value in config.decisive().items()}
     path = folder.path / ABOUT
     if not path.exists():
@@ -220,8 +226,12 @@ def _photos(job: Job, datasets: Sequence[str]) -> Iterator[dict[str, Any]]:
         raise UsageError(f"detect.datasets: {job.source} has no {unknown[0]}; it has {', '.join(sorted(known))}.")
     names = ["image_id", "dataset", "uri", "sha256", "split", "latitude", "longitude", "heading"]
     rows = job.indexed.read("images", columns=names).to_pylist()
-    wanted = (row for row in rows if job.split in ("all", row["split"]) and row["dataset"] in (datasets or known))
+    wanted = (row for row in rows if _is_of(job.split, row["split"]) and row["dataset"] in (datasets or known))
     return ({**row, "stamp": row["sha256"], "inside": None, "extra": None} for row in wanted)
+
+
+def _is_of(wanted: str, split: str) -> bool:
+    return wanted in ("all", split) or (wanted == HELD_OUT and split != "train")
 
 
 def _take_in(context: Context, folder: StageFolder, job: Job, datasets: Sequence[str]) -> Planned:
@@ -245,6 +255,7 @@ def _take_in(context: Context, folder: StageFolder, job: Job, datasets: Sequence
 def _work(folder: StageFolder, config: DetectConfig, job: Job, planned: Sequence[PlannedShard]) -> Plan:
     """Return the plan of the stage; with `retry`, shards with rejected photos are done again, those photos alone."""
     of = {"algorithm": STAGE.algorithm, "model": job.finder.digest, "settings": config.decisive()}
+    of |= {"operating": job.finder.operating} if job.finder.operating else {}
     shards = [Shard(DATASET, one.ordinal, json_digest({**of, "rows": one.digest}), one.rows) for one in planned]
     finished = folder.finished(passing=True).items()
     receipts = {key: one for key, one in finished if one.passing or (job.retry and one.rejected)}
@@ -256,7 +267,7 @@ def _work(folder: StageFolder, config: DetectConfig, job: Job, planned: Sequence
     return Plan(
         shards,
         partial(find_rows, finder=job.finder, config=config),
-        {"detect": config.model_dump(), "source": job.source, "model": job.finder.digest},
+        {"detect": config.model_dump(), "source": job.source, "model": job.finder.digest, "bundle": job.finder.path},
         folder=folder,
         again=again,
     )

@@ -15,6 +15,7 @@ from pydantic import Field
 from pipeline.config import Settings
 from pipeline.errors import FacadeError
 from pipeline.images import MAX_PIXELS, upright_photo
+from pipeline.operating import OperatingPoint, load_operating
 from pipeline.parallel import tell
 from pipeline.redoing import Redone, redo
 from pipeline.rows import rejected_row
@@ -39,7 +40,8 @@ class DetectConfig(Settings):
         score: least score of a detection; the bundle's by default, as for the next two.
         overlap: of two detections of a class that overlap by more, the better one stays.
         keep: most detections of a photo, or of each tile.
-        select: `selected` marks scores from here on.
+        select: `selected` marks scores from here on; by default what the bundle's operating point chooses, where
+            `evaluate` has left one, and in a work folder's own photos, which that is fitted to, .5.
         tile: look at large photos in overlapping tiles too, for objects of a few pixels; several times the work.
         tile_levels: so many times tiles are made half as large: 5 tiles in all with one, 21 with two.
         tile_overlap: share of a tile's side that its neighbour sees too.
@@ -55,7 +57,7 @@ class DetectConfig(Settings):
     score: float | None = Field(default=None, ge=0, le=1)
     overlap: float | None = Field(default=None, ge=0, le=1)
     keep: int | None = Field(default=None, ge=1)
-    select: float = Field(default=0.5, ge=0, le=1)
+    select: float | None = Field(default=None, ge=0, le=1)
     tile: bool = False
     tile_levels: int = Field(default=2, ge=1)
     tile_overlap: float = Field(default=0.25, ge=0, lt=1)
@@ -79,6 +81,7 @@ class Opened:
     classes: tuple[str, ...]
     least: tuple[int, int]
     batch: int
+    point: OperatingPoint | None = None
 
 
 class Finder(Protocol):
@@ -88,29 +91,44 @@ class Finder(Protocol):
     def digest(self) -> str:
         """What the network is, in `model_digest` of each detection."""
 
+    @property
+    def path(self) -> str:
+        """Where it lies, for those who want to know more of it."""
+
+    @property
+    def operating(self) -> str | None:
+        """What its operating point is, if it has one."""
+
     def open(self, config: DetectConfig) -> Opened:
         """Return the network, ready."""
 
 
 @dataclass(frozen=True)
 class BundleFinder:
-    """A bundle by its path, and the digest that it must still have where it is opened."""
+    """A bundle by its path, and the digests that it and its operating point must still have where it is opened."""
 
     path: str
     digest: str
+    operating: str | None = None
 
     def open(self, config: DetectConfig) -> Opened:
         """Return the bundle's network on this process's device."""
         return _opened(self, config)
 
 
-def bundle_finder(folder: Path) -> BundleFinder:
-    """Return the finder of a bundle that a user named, or say in a sentence why it cannot be used."""
+def bundle_finder(folder: Path, chooses: bool = True) -> BundleFinder:
+    """Return the finder of a bundle that a user named, or say in a sentence why it cannot be used.
+
+    `chooses` by its operating point, if it has one. What is found in order to be judged does not: the judgement is what
+    makes that point, and would change what it is made from.
+    """
     from pipeline.bundle import open_bundle
     from ssd import bundle_digest
 
     open_bundle(folder)
-    return BundleFinder(str(folder.absolute()), bundle_digest(folder))
+    digest = bundle_digest(folder)
+    point = load_operating(folder, digest) if chooses else None
+    return BundleFinder(str(folder.absolute()), digest, point.digest if point else None)
 
 
 @lru_cache(1)
@@ -128,6 +146,9 @@ def _opened(finder: BundleFinder, config: DetectConfig) -> Opened:
         raise FacadeError(
             f"{folder} has changed since the command began ({found[:12]}); run it again on another --out."
         )
+    point = load_operating(folder, finder.digest) if finder.operating else None
+    if finder.operating and (point is None or point.digest != finder.operating):
+        raise FacadeError(f"the operating point in {folder} has changed since the command began; run it again.")
     changes = {name: getattr(config, name) for name in ("score", "overlap", "keep")}
     bundle = replace(bundle, decode=replace(bundle.decode, **{k: v for k, v in changes.items() if v is not None}))
     detector = Detector(bundle, _device(config.device), config.bfloat16)
@@ -136,7 +157,7 @@ def _opened(finder: BundleFinder, config: DetectConfig) -> Opened:
     network = Tiled(detector, tiling) if config.tile else detector
     batch = config.batch or best_batch(detector, torch.zeros(1, 3, height, width, dtype=torch.uint8))
     least = (height, width) if config.scaled and not config.tile else (0, 0)
-    return Opened(network, tuple(bundle.model.config.classes), least, batch)
+    return Opened(network, tuple(bundle.model.config.classes), least, batch, point)
 
 
 def _device(name: str) -> str:
@@ -173,7 +194,7 @@ def _found(rows: Sequence[dict[str, Any]], finder: Finder, config: DetectConfig)
     opened = finder.open(config)
     read = partial(_read, least=opened.least, max_pixels=config.max_pixels)
     stream = Stream(opened.network, read, config.readers or 2, opened.batch)
-    kept = _Tables(opened.classes, finder.digest, config.select)
+    kept = _Tables(opened, finder.digest, config.select)
     for number, found in enumerate(stream(rows), start=1):
         kept.add(found)
         if number % TOLD_EVERY == 0:
@@ -205,8 +226,13 @@ def _photo_row(row: dict[str, Any], status: str, size: tuple[int, int] | None, d
 class _Tables:
     """The tables of a shard, as they grow."""
 
-    def __init__(self, classes: Sequence[str], digest: str, select: float) -> None:
-        self.classes, self.digest, self.select = np.array(["", *classes]), digest, select
+    def __init__(self, opened: Opened, digest: str, select: float | None) -> None:
+        self.classes, self.digest, self.select, self.point = (
+            np.array(["", *opened.classes]),
+            digest,
+            select,
+            opened.point,
+        )
         self.photos: list[dict[str, Any]] = []
         self.rejected: list[dict[str, Any]] = []
         self.found: list[tuple[str, Detections]] = []
@@ -237,14 +263,23 @@ class _Tables:
             np.concatenate([getattr(one, name).numpy() for _, one in self.found])
             for name in ("boxes", "labels", "scores")
         )
+        names = self.classes[labels]
+        probabilities, selected = self._chosen(names, scores)
         columns: dict[str, Any] = {
             "detection_id": [f"{image_id}#{rank}" for image_id, one in self.found for rank in range(len(one))],
             "image_id": [image_id for image_id, one in self.found for _ in range(len(one))],
-            "label": self.classes[labels],
+            "label": names,
             "score": scores,
-            "probability": pa.nulls(len(scores), pa.float32()),
-            "selected": scores >= self.select,
+            "probability": pa.array(probabilities.astype(np.float32), mask=np.isnan(probabilities)),
+            "selected": selected,
             **{name: boxes[:, axis] for axis, name in enumerate(("xmin", "ymin", "xmax", "ymax"))},
             "model_digest": [self.digest] * len(scores),
         }
         return pa.Table.from_pydict(columns, schema=SCHEMAS["detections"])
+
+    def _chosen(self, names: Any, scores: Any) -> tuple[Any, Any]:
+        """Return what detections are worth, and which are selected."""
+        images = np.repeat(np.arange(len(self.found)), [len(one) for _, one in self.found])
+        point = self.point or OperatingPoint("", 0, "", {})
+        worth, chosen = point.read(names, images, scores)
+        return worth, chosen if self.select is None else scores >= self.select

@@ -95,6 +95,57 @@ SCHEMAS: dict[str, pa.Schema] = {
         | {"model_digest": STRING},
         {"probability": FLOAT},
     ),
+    # A row a photo that was judged: of the chosen detections how many are what, and how many objects nothing found.
+    "judged": _schema(
+        "judged",
+        "1.0",
+        {"image_id": STRING, "uri": STRING, "dataset": STRING, "split": STRING, "truths": INT, "chosen": INT}
+        | {"correct": INT, "duplicate": INT, "localisation": INT, "class": INT, "background": INT, "missed": INT},
+        {},
+    ),
+    # A row a detection: what it is, and the box that it lies on.
+    "verdicts": _schema(
+        "verdicts",
+        "1.0",
+        {"detection_id": STRING, "image_id": STRING, "label": STRING, "score": FLOAT, "kind": STRING, "chosen": FLAG}
+        | {"overlap": FLOAT},
+        {"probability": FLOAT, "box_id": STRING, "true_label": STRING},
+    ),
+    # A row a box: whether any detection finds it, and whether a chosen one does.
+    "truths": _schema(
+        "truths",
+        "1.0",
+        {"box_id": STRING, "image_id": STRING, "label": STRING, "ignore": FLAG, "found": FLAG, "chosen": FLAG}
+        | {"size": STRING, "shape": STRING},
+        {},
+    ),
+    "scores": _schema(
+        "scores",
+        "1.0",
+        {"split": STRING, "dataset": STRING, "label": STRING, "part": STRING, "protocol": STRING, "value": LARGE}
+        | {"positives": INT, "images": INT},
+        {"low": LARGE, "high": LARGE},
+    ),
+    "curves": _schema(
+        "curves",
+        "1.0",
+        {"split": STRING, "label": STRING, "score": FLOAT, "precision": FLOAT, "recall": FLOAT, "f1": FLOAT},
+        {},
+    ),
+    # `label` as it was found, and for what was missed as it is.
+    "diagnosis": _schema(
+        "diagnosis",
+        "1.0",
+        {"split": STRING, "label": STRING, "kind": STRING, "count": INT, "share": FLOAT},
+        {"cost": FLOAT},
+    ),
+    "suspects": _schema(
+        "suspects",
+        "1.0",
+        {"rank": INT, "kind": STRING, "image_id": STRING, "dataset": STRING, "split": STRING, "label": STRING}
+        | {"sure": FLOAT, **BOX},
+        {"found_label": STRING, "box_id": STRING, "detection_id": STRING},
+    ),
     "remarks": _schema("remarks", "1.0", {"dataset": STRING, "uri": STRING, "kind": STRING, "message": STRING}, {}),
     "cards": _schema("cards", "1.0", {"dataset": STRING, "text": STRING}, {}),
     "rejected": _schema(

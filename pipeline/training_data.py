@@ -23,7 +23,7 @@ from pipeline.rows import rejected_row
 from pipeline.stage import Context
 from ssd import Examples, Target, resize_photo
 
-__all__ = ["SPLITS", "Material", "Photos", "gather"]
+__all__ = ["SPLITS", "Material", "Photos", "class_order", "gather"]
 
 SPLITS = ("train", "val", "test")
 USUAL = ("building", "window", "door")
@@ -101,7 +101,7 @@ def gather(context: Context, datasets: Mapping[str, float], classes: Sequence[st
     images = index.read("images", columns=columns).to_pylist()
     read = set(extract.read("extracts", columns=["image_id"])["image_id"].to_pylist())
     rows = [row for row in images if row["image_id"] in read and (not datasets or row["dataset"] in datasets)]
-    chosen = tuple(classes) or _classes({label for row in rows for label in row["labelled"]})
+    chosen = tuple(classes) or class_order({label for row in rows for label in row["labelled"]})
     boxes = _boxes(extract.read("boxes"), chosen)
     rows = [{**row, **boxes.get(row["image_id"], NO_BOXES)} for row in sorted(rows, key=lambda row: row["image_id"])]
     _check(rows, chosen, str(context.work))
@@ -119,7 +119,7 @@ NO_BOXES: Mapping[str, Any] = {
 }
 
 
-def _classes(labels: Iterable[str]) -> tuple[str, ...]:
+def class_order(labels: Iterable[str]) -> tuple[str, ...]:
     """Return the classes in the order of their labels: the usual ones first."""
     return tuple(sorted(labels, key=lambda label: (USUAL.index(label) if label in USUAL else len(USUAL), label)))
 

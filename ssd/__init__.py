@@ -20,6 +20,7 @@ from ssd.augmentation_config import AUGMENTATIONS, NO_AUGMENTATION, Augmentation
 from ssd.backbones import BackboneConfig, make_backbone
 from ssd.boxes import area_xyxy, clip_xyxy, cxcywh_to_xyxy, iou_xyxy, xyxy_to_cxcywh
 from ssd.checkpoint import Bundle, bundle_digest, load_bundle, save_bundle
+from ssd.coco import CocoAps, coco_ap
 from ssd.codec import NO_VARIANCES, decode_offsets, encode_xyxy
 from ssd.containers import Detections, Target, TargetBatch
 from ssd.decoding import DECODE_PRESETS, DecodeConfig, Decoder
@@ -35,6 +36,7 @@ from ssd.metrics import (
     ClassAps,
     Curve,
     Matches,
+    Points,
     average_precision,
     curves,
     match_images,
@@ -87,6 +89,7 @@ __all__ = [
     "BackboneConfig",
     "Bundle",
     "ClassAps",
+    "CocoAps",
     "Course",
     "Curve",
     "DecodeConfig",
@@ -106,6 +109,7 @@ __all__ = [
     "MultiBoxLoss",
     "Network",
     "Plan",
+    "Points",
     "PriorMap",
     "PriorSpec",
     "Progress",
@@ -131,6 +135,7 @@ __all__ = [
     "bundle_digest",
     "classes_of",
     "clip_xyxy",
+    "coco_ap",
     "curves",
     "cxcywh_to_xyxy",
     "decode_offsets",

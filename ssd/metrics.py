@@ -31,6 +31,7 @@ __all__ = [
     "ClassAps",
     "Curve",
     "Matches",
+    "Points",
     "average_precision",
     "curves",
     "match_images",

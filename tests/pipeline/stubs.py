@@ -96,6 +96,8 @@ class Stub:
     """A finder of one of these networks; `least` lets JPEG files come smaller."""
 
     kind: str = "lights"
+    path: str = ""
+    operating: str | None = None
     least: tuple[int, int] = (0, 0)
 
     @property
