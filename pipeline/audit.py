@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from pipeline.judged import COORDINATES, Judged
 from pipeline.operating import OperatingPoint
@@ -71,7 +72,8 @@ def without_suspects(judged: Judged, rows: Sequence[Mapping[str, Any]]) -> Judge
         np.concatenate([plain | ids, np.ones(len(extra), np.bool_)]),
         judged.truths.labelled,
     )
-    return replace(judged, truths=truths)
+    names = pa.array([row["detection_id"] for row in extra], pa.string())  # a box that has none yet
+    return replace(judged, truths=truths, box_ids=pa.concat_arrays([judged.box_ids, names]))
 
 
 @dataclass(frozen=True)

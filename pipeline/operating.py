@@ -38,6 +38,7 @@ OPERATING_FILE: Final = "operating.json"
 FORMAT: Final = 1
 UNFITTED: Final = 0.5  # score from which on a class that was not fitted is chosen
 EACH: Final = 0.3  # what it weighs that a detection is right, beside that the number of a photo is
+WHOLE: Final = 2.0  # what it weighs that the number of all photos together is right
 FIRM: Final = 1e4  # what it weighs that nothing is worth more than 1
 KNOTS: Final = 24  # scores between which what they are worth goes straight
 
@@ -214,8 +215,9 @@ def _counting_threshold(seen: Seen, true: Ints) -> float:
 def _calibrated(seen: Seen, true: Ints) -> tuple[Floats, Floats]:
     """Return rising scores and what they are worth, from 0 to 1, rising too.
 
-    The worth of a score is a sum of steps of at least 0, one at each knot, which least squares find for two things at
-    once: that a photo's sum is its number of objects, and that a detection's worth is 1 if it is right and else 0.
+    The worth of a score is a sum of steps of at least 0, one at each knot, which least squares find for three things at
+    once: that a photo's sum is its number of objects, that of all photos theirs, and that a detection's worth is 1 if
+    it is right and else 0.
     """
     from scipy.optimize import nnls
 
@@ -227,9 +229,10 @@ def _calibrated(seen: Seen, true: Ints) -> tuple[Floats, Floats]:
     rate = np.divide(right, np.sqrt(sizes), out=np.zeros(len(knots)), where=sizes > 0)
     numbers = seen.numbers_above(knots).T.astype(np.float64)
     at_most_one = np.ones((1, len(knots)))
-    wanted = np.concatenate([numbers, EACH * each, FIRM * at_most_one])
+    whole = WHOLE / np.sqrt(len(true))
+    wanted = np.concatenate([numbers, whole * numbers.sum(axis=0, keepdims=True), EACH * each, FIRM * at_most_one])
     slack = np.append(np.zeros(len(wanted) - 1), FIRM)[:, None]  # what is left of 1 above the highest score
-    steps = nnls(np.hstack([wanted, slack]), np.concatenate([true, EACH * rate, [FIRM]]))[0][:-1]
+    steps = nnls(np.hstack([wanted, slack]), np.concatenate([true, [whole * true.sum()], EACH * rate, [FIRM]]))[0][:-1]
     middles = np.bincount(bins, seen.scores, minlength=len(knots)) / np.maximum(sizes, 1)
     return middles, np.minimum(np.cumsum(steps), 1.0)
 

@@ -19,7 +19,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ssd.metrics import CHUNK, COCO_IOUS, ClassAps, _chunks, _iou_of_pairs, _keys, _Pairs
+from ssd.metrics import COCO_IOUS, ClassAps
+from ssd.pairs import CHUNK, Pairs, chunks, iou_of_pairs, keys_of
 from ssd.rows import DetectionRows, TruthRows
 
 __all__ = ["CocoAps", "coco_ap"]
@@ -105,7 +106,7 @@ class _Ranked:
 
     @classmethod
     def of(cls, found: DetectionRows, truths: TruthRows, most: int) -> _Ranked:
-        keys, rows = _keys(found, truths.classes), np.argsort(-found.scores, kind="stable")
+        keys, rows = keys_of(found, truths.classes), np.argsort(-found.scores, kind="stable")
         rows = rows[truths.labelled_at(found.images, found.labels)[rows]]
         rows = rows[np.argsort(keys[rows], kind="stable")]
         ranks = _places(keys[rows])
@@ -167,14 +168,14 @@ def _rounds(ranked: _Ranked, truths: TruthRows) -> Iterator[tuple[Ints, Ints, Bi
 
 def _near(ranked: _Ranked, truths: TruthRows) -> Iterator[tuple[Ints, Ints, Floats]]:
     """Yield the place, the truth and the IoU of the pairs that reach the lowest of the IoUs, some at a time."""
-    keys = _keys(truths, truths.classes)
+    keys = keys_of(truths, truths.classes)
     rows = np.argsort(keys, kind="stable")
     begins = np.searchsorted(keys[rows], ranked.keys)
     sizes = np.searchsorted(keys[rows], ranked.keys, side="right") - begins
-    for part in _chunks(sizes, CHUNK):
-        pairs = _Pairs.of(begins[part], sizes[part])
+    for part in chunks(sizes, CHUNK):
+        pairs = Pairs.of(begins[part], sizes[part])
         place, truth = part[pairs.first], rows[pairs.second]
-        iou = _iou_of_pairs(ranked.found.boxes[ranked.rows[part]][pairs.first], truths.boxes[truth])
+        iou = iou_of_pairs(ranked.found.boxes[ranked.rows[part]][pairs.first], truths.boxes[truth])
         near = iou >= COCO_IOUS[0]
         yield place[near], truth[near], iou[near]
 

@@ -13,7 +13,7 @@ All is float64 and whole numbers on the CPU. Boxes are half-open: the kit's `+ 1
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssd.containers import Detections, Target
+from ssd.pairs import CHUNK, Pairs, chunks, iou_of_pairs, keys_of
 from ssd.rows import DetectionRows, TruthRows
 
 __all__ = [
@@ -46,8 +47,6 @@ NOT_COUNTED: Final = -1
 
 # Divided and not added up: an IoU of 11/20 is the very number .55, and not below .5 + .05.
 COCO_IOUS: Final = tuple(twentieths / 20 for twentieths in range(10, 20))
-
-CHUNK: Final = 1 << 16  # pairs of a detection and a truth at a time: they stay in the processor's cache
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -127,15 +126,15 @@ def match_rows(detections: DetectionRows, truths: TruthRows, chunk: int = CHUNK)
     """Return for each detection the truth that it is about; at most about `chunk` pairs are in memory at a time."""
     truths.check_labels("A detection", detections.labels)
     counts = truths.labelled_at(detections.images, detections.labels)
-    keys, wanted = _keys(truths, truths.classes), _keys(detections, truths.classes)
+    keys, wanted = keys_of(truths, truths.classes), keys_of(detections, truths.classes)
     true_rows, found_rows = np.argsort(keys, kind="stable"), np.argsort(wanted)  # in step, whatever order they came in
     keys, wanted = keys[true_rows], wanted[found_rows]
     begins = np.searchsorted(keys, wanted)
     sizes = np.searchsorted(keys, wanted, side="right") - begins
     truth, iou = np.full(len(detections), -1), np.zeros(len(detections))
-    for part in _chunks(sizes, chunk):
-        pairs, rows = _Pairs.of(begins[part], sizes[part]), found_rows[part]
-        overlap = _iou_of_pairs(detections.boxes[rows][pairs.first], truths.boxes[true_rows[pairs.second]])
+    for part in chunks(sizes, chunk):
+        pairs, rows = Pairs.of(begins[part], sizes[part]), found_rows[part]
+        overlap = iou_of_pairs(detections.boxes[rows][pairs.first], truths.boxes[true_rows[pairs.second]])
         largest, at = pairs.largest(overlap)
         iou[rows], truth[rows] = largest, np.where(largest > 0, true_rows[pairs.second[at]], -1)
     return Matches(detections, truths, truth, iou, counts, _by_class_and_score(detections))
@@ -195,67 +194,6 @@ def voc_ap(matches: Matches, iou: float = 0.5, points: Points = "all") -> ClassA
     return ClassAps(np.array([average_precision(curve, points) for curve in curves(matches, iou)]))
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    """Each of some rows with its run of other rows: the pairs one after the other.
-
-    Attributes:
-        first: of each pair, the row.
-        second: of each pair, the other row.
-        begins: of each row, its first pair; each has one.
-    """
-
-    first: Ints
-    second: Ints
-    begins: Ints
-
-    @classmethod
-    def of(cls, runs: Ints, sizes: Ints) -> _Pairs:
-        begins = np.cumsum(sizes) - sizes
-        first = np.repeat(np.arange(len(sizes)), sizes)
-        return cls(first, np.arange(len(first)) + (runs - begins)[first], begins)
-
-    def largest(self, values: Floats) -> tuple[Floats, Ints]:
-        """Return of each row the largest value, and the first pair that has it."""
-        largest = np.maximum.reduceat(values, self.begins)
-        pairs = np.flatnonzero(values == largest[self.first])[::-1]
-        at = np.empty(len(self.begins), dtype=np.int64)
-        at[self.first[pairs]] = pairs
-        return largest, at
-
-
-def _chunks(sizes: Ints, chunk: int) -> Iterator[Ints]:
-    """Yield the rows that have pairs, in groups of at most `chunk` pairs, or of one row that has more."""
-    rows = np.flatnonzero(sizes)
-    ends = np.cumsum(sizes[rows])
-    begin = done = 0
-    while begin < len(rows):
-        end = max(begin + 1, int(np.searchsorted(ends, done + chunk, side="right")))
-        yield rows[begin:end]
-        begin, done = end, int(ends[end - 1])
-
-
-def _iou_of_pairs(first: AnyFloats, second: AnyFloats) -> Floats:
-    """Return the IoU (K,) of boxes (K, 4) with boxes (K, 4); that of a box without area is 0."""
-    one, other = (boxes.T.astype(np.float64, order="C") for boxes in (first, second))  # columns, each in one piece
-    both = _area(np.concatenate([np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:])]))
-    union = _area(one) + _area(other) - both
-    return np.divide(both, union, out=np.zeros_like(both), where=both > 0)
-
-
-def _area(columns: Floats) -> Floats:
-    """Return the areas (K,) of boxes as columns (4, K)."""
-    width, height = np.maximum(columns[2:] - columns[:2], 0)
-    area: Floats = width * height
-    return area
-
-
 def _by_class_and_score(detections: DetectionRows) -> Ints:
     by_score = np.argsort(-detections.scores, kind="stable")
     return by_score[np.argsort(detections.labels[by_score], kind="stable")]
-
-
-def _keys(rows: DetectionRows | TruthRows, classes: int) -> Ints:
-    """Return one number for each pair of image and label."""
-    keys: Ints = rows.images.astype(np.int64) * classes + rows.labels.astype(np.int64)
-    return keys

@@ -1,7 +1,7 @@
 """Drawn facades with detections from a stated noise model, so that what is wrong is known.
 
-Of the objects 90 % are found, each box off by 4 % of its sides; of the found ones 5 % are found twice, 4 % as the other
-class of windows and doors, 5 % with a box that overlaps by .2 to .45. Besides, a tenth of all detections are of nothing.
+Of the objects 90 % are found, each box off by 4 % of its sides; of the found ones 5 % are found twice, 4 % as the
+other class of windows and doors, 5 % with a box that overlaps by .2 to .45. A tenth of all detections are of nothing.
 Scores of objects are drawn from the beta distribution (12, 3), those of nothing from (2, 8).
 """
 
@@ -70,9 +70,9 @@ def noisy(count: int, seed: int, noise: Noise | None = None, splits: tuple[str, 
         while True:
             sides = np.tile(box[2:] - box[:2], 2)
             moved = box + generator.normal(0, spread, 4) * sides
-            if (moved[2:] - moved[:2] > 1).all() and low <= overlaps(moved, box[None])[0] <= high:
-                if not len(others) or overlaps(moved, others).max() < most:
-                    return moved
+            fits = (moved[2:] - moved[:2] > 1).all() and low <= overlaps(moved, box[None])[0] <= high
+            if fits and (not len(others) or overlaps(moved, others).max() < most):
+                return moved
 
     for row, (image, label, box) in enumerate(zip(images, labels, boxes, strict=True)):
         if generator.random() > noise.recall:

@@ -162,6 +162,14 @@ def test_an_ignored_truth_comes_after_the_others_and_sets_one_aside() -> None:
     assert aps.by_iou[:, 1] == pytest.approx([1] * 3 + [1 / 3] * 7, abs=1e-15)
 
 
+def test_a_detection_is_set_aside_by_one_ignored_truth_only() -> None:
+    truths = truths_of([[0, 0, 4, 4], [0, 0, 4, 4], [9, 0, 13, 4]], ignore=np.array([True, True, False]))
+    boxes = [[0, 0, 4, 4], [0, 0, 4, 4], [9, 0, 13, 4]]
+    assert coco_ap(detections_of(boxes, [0.9, 0.8, 0.7]), truths)[100].mean == pytest.approx(1, abs=1e-15)
+    aps = coco_ap(detections_of(boxes[:1] + boxes, [0.9, 0.8, 0.7, 0.6]), truths)[100]
+    assert aps.mean == pytest.approx(1 / 2, abs=1e-15)  # two are set aside, the third is wrong
+
+
 @pytest.mark.parametrize("twentieths", range(10, 20))
 def test_an_overlap_of_exactly_the_threshold_is_enough(twentieths: int) -> None:
     aps = coco_ap(detections_of([[0, 0, twentieths, 1]], [0.5]), truths_of([[0, 0, 20, 1]]))[100]

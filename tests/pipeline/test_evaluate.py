@@ -1,0 +1,253 @@
+"""`evaluate` on tables: every photo judged once, figures that follow from them, files for those who come after."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline import detect, evaluate
+from pipeline.demo import BOX_CARD
+from pipeline.errors import FacadeError
+from pipeline.evaluate import EvaluateConfig, evaluate_images
+from pipeline.finding import DetectConfig, Opened, bundle_finder
+from pipeline.operating import OPERATING_FILE, load_operating
+from pipeline.schemas import SCHEMAS
+from pipeline.scoring import HEADLINE, PARTS, headline, score_rows
+from pipeline.synthetic import write_dataset
+from pipeline.verify import verify
+from ssd import (
+    SSD,
+    BackboneConfig,
+    Bundle,
+    Detections,
+    ModelConfig,
+    bundle_digest,
+    match_rows,
+    preset,
+    save_bundle,
+    voc_ap,
+)
+
+from ..conftest import Workplace
+from .noise import CLASSES, noisy
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 drawn streets with their boxes."""
+    folder = tmp_path_factory.mktemp("streets")
+    write_dataset(folder, 40, seed=9, width=160, height=120)
+    return folder
+
+
+@dataclass(frozen=True)
+class Knowing:
+    """A finder that knows what is true, and gets some of it wrong."""
+
+    truths: dict[int, Any]
+    digest: str = "knowing"
+    path: str = ""
+    operating: str | None = None
+
+    def open(self, _: DetectConfig) -> Opened:
+        """Return the network."""
+        return Opened(_Network(self.truths), CLASSES, (0, 0), 4)
+
+
+class _Network:
+    def __init__(self, truths: dict[int, Any]) -> None:
+        import torch
+
+        self.truths, self.device = truths, torch.device("cpu")
+
+    def inputs_of(self, photo: Any) -> Any:
+        """Return the photo's fingerprint."""
+        import torch
+
+        return torch.tensor([[int(photo.to(torch.int64).sum())]])
+
+    def outputs(self, inputs: Any) -> Any:
+        """Return the fingerprints."""
+        return inputs, inputs
+
+    def found(self, outputs: Any, _: Any) -> list[Detections]:
+        """Return what is true, off by a little, and a box of nothing."""
+        import torch
+
+        found = []
+        for key in outputs[0].flatten().tolist():
+            boxes, labels = self.truths[key]
+            generator = np.random.default_rng(key)
+            kept = generator.random(len(boxes)) < 0.9
+            moved = boxes[kept] + generator.normal(0, 0.3, (kept.sum(), 4))
+            moved = np.concatenate([moved, [[1, 1, 9, 9]]])
+            scores = np.append(generator.beta(12, 3, kept.sum()), generator.beta(2, 8))
+            found.append(
+                Detections(
+                    torch.tensor(moved, dtype=torch.float32),
+                    torch.tensor(np.append(labels[kept], 2)),
+                    torch.tensor(scores, dtype=torch.float32),
+                )
+            )
+        return found
+
+
+def knowing(work: Workplace) -> Knowing:
+    from pipeline.files import read_bytes
+    from pipeline.images import decode_photo
+
+    boxes = work.rows("extract", "boxes")
+    truths = {}
+    for row in work.rows("index", "images"):
+        own = [box for box in boxes if box["image_id"] == row["image_id"]]
+        xyxy = np.array([[box[name] for name in ("xmin", "ymin", "xmax", "ymax")] for box in own]).reshape(-1, 4)
+        labels = np.array([1 + CLASSES.index(box["label"]) for box in own])
+        truths[int(decode_photo(read_bytes(row["uri"])).astype(np.int64).sum())] = (xyxy, labels)
+    return Knowing(truths)
+
+
+@pytest.fixture
+def work(workplace: Callable[..., Workplace], folder: Path) -> Workplace:
+    """A work folder with boxes, and detections in the photos that nothing was learnt from."""
+    made = workplace()
+    made.index(folder, BOX_CARD)
+    made.extract()
+    find(made)
+    return made
+
+
+def find(work: Workplace, finder: Any = None, **changes: Any) -> Any:
+    place = work.context.folder("detect").path
+    job = detect.Job(str(work.context.work), finder or knowing(work), place)
+    return detect.run(work.context, DetectConfig(), replace(job, **changes))
+
+
+def judge(work: Workplace, **settings: Any) -> Any:
+    return evaluate.run(work.context, EvaluateConfig(**{"resamples": 50, "drawings": 3, **settings}))
+
+
+def test_every_photo_is_judged_once(work: Workplace) -> None:
+    outcome = judge(work)
+    images = [row for row in work.rows("index", "images") if row["split"] != "train"]
+    assert (outcome.rows_in, outcome.rows_out, outcome.changed) == (len(images), len(images), True)
+    rows = work.rows("evaluate", "judged")
+    assert {row["image_id"] for row in rows} == {row["image_id"] for row in images}
+    boxes = [row["image_id"] for row in work.rows("extract", "boxes")]
+    for row in rows:
+        assert row["truths"] == boxes.count(row["image_id"])
+        assert row["correct"] + row["missed"] == row["truths"]
+        assert (
+            sum(row[kind] for kind in ("correct", "duplicate", "localisation", "class", "background")) == row["chosen"]
+        )
+    assert len(work.rows("evaluate", "verdicts")) == len(work.rows("detect", "detections"))
+    assert verify(work.context.work).problems == ()
+
+
+def test_a_second_time_there_is_nothing_to_do(work: Workplace) -> None:
+    first = judge(work)
+    again = judge(work)
+    assert (again.changed, again.digest) == (False, first.digest)
+    assert not find(work).changed, "what it has learnt does not change what it has judged"
+
+
+def test_the_figures_are_those_of_the_metrics(work: Workplace) -> None:
+    judge(work)
+    scores = work.rows("evaluate", "scores")
+    for row in headline(scores, "test").values():
+        assert 0 <= row["low"] <= row["value"] + 1e-9
+        assert row["value"] <= row["high"] + 1e-9 <= 1 + 1e-6
+        assert row["value"] > 0.6
+    assert {row["split"] for row in scores} == {"val", "test"}
+    assert {row["kind"] for row in work.rows("evaluate", "diagnosis")} >= {"correct", "missed", "background"}
+
+
+def test_pictures_and_files_are_left(work: Workplace) -> None:
+    judge(work)
+    folder = work.context.folder("evaluate").path
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*g") if path.suffix in {".png", ".jpg"}}
+    figures = ("precision_recall", "scores", "worth", "by_size", "by_shape", "diagnosis")
+    assert {f"figures/{name}.png" for name in figures} <= names
+    assert "drawings/worst_window.jpg" in names
+    point = json.loads((folder / OPERATING_FILE).read_text())
+    assert (point["model"], point["split"]) == ("knowing", "val")
+    assert (folder / "suspects.csv").read_text().startswith("rank,kind,image_id,")
+
+
+def test_photos_without_truth_are_told(work: Workplace, folder: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    finder = knowing(work)
+    detect.run(work.context, DetectConfig(), detect.Job(str(folder / "photos"), finder, elsewhere))
+    with pytest.raises(FacadeError, match=r"no photo of .* has truth"):
+        judge(work, detections=str(elsewhere))
+    with pytest.raises(FacadeError, match="has no finished detections"):
+        judge(work, detections=str(tmp_path / "nowhere"))
+
+
+def test_the_operating_point_goes_beside_the_bundle_and_chooses(work: Workplace, folder: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    model = SSD(ModelConfig(preset("paper_coco"), CLASSES, BackboneConfig("tiny"))).eval()
+    save_bundle(bundle, Bundle(model))
+    finder = replace(knowing(work), digest=bundle_digest(bundle), path=str(bundle))
+    find(work, finder, anew=True)
+    judge(work)
+    point = load_operating(bundle, bundle_digest(bundle))
+    assert point is not None
+    assert point.to_json() == (work.context.folder("evaluate").path / OPERATING_FILE).read_bytes()
+    assert bundle_finder(bundle).operating == point.digest
+    assert bundle_finder(bundle, chooses=False).operating is None
+    out = tmp_path / "found"
+    detect.run(work.context, DetectConfig(), detect.Job(str(folder / "photos"), bundle_finder(bundle), out, limit=3))
+    rows = work.context.folder("detect")
+    found = replace(rows, place=out).read("detections").to_pylist()
+    assert found
+    assert all(row["probability"] is not None for row in found)
+    (bundle / OPERATING_FILE).write_text("{}")
+    with pytest.raises(FacadeError, match=OPERATING_FILE):
+        bundle_finder(bundle)
+
+
+def test_classes_that_a_dataset_does_not_label_are_left_out() -> None:
+    judged = noisy(40, 1).judged
+    labelled = np.ones((40, 4), np.bool_)
+    labelled[:20, 1] = False
+    kept = labelled[judged.truths.images, judged.truths.labels]
+    truths = judged.truths
+    truths = type(truths)(truths.images[kept], truths.labels[kept], truths.boxes[kept], 4, None, labelled)
+    part = replace(judged, truths=truths, box_ids=judged.box_ids.filter(pa.array(kept)))
+    scores = headline(score_rows(part, 0), "test")
+    counted = part.of_split("test")
+    whole = voc_ap(match_rows(counted.detections, counted.truths), 0.5, 11)
+    assert scores["building"]["value"] == pytest.approx(whole.by_label[1])
+    kinds = evaluate_images(part, "m", 0)["verdicts"].to_pylist()
+    hidden = {f"drawn/{n:05d}" for n in range(20)}
+    assert {row["kind"] for row in kinds if row["label"] == "building" and row["image_id"] in hidden} == {"ignored"}
+
+
+def test_parts_add_up_to_the_whole() -> None:
+    judged = noisy(40, 2).judged
+    rows = score_rows(judged, 0)
+    for label in CLASSES:
+        whole = headline(rows, "test")[label]["positives"]
+        for kind, names in PARTS.items():
+            parts = {f"{kind} {name}" for name in names}
+            own = [row for row in rows if (row["split"], row["label"]) == ("test", label) and row["part"] in parts]
+            assert sum(row["positives"] for row in own if row["protocol"] == "recall_50") == whole
+    assert {row["protocol"] for row in rows} >= {HEADLINE, "voc11_75", "voc_50", "coco_100", "coco_500"}
+
+
+def test_tables_of_nothing_found_and_of_one_photo() -> None:
+    judged = noisy(2, 3, splits=("test",)).judged
+    one = judged.of_images(np.array([True, False]))
+    tables = evaluate_images(one, "m", 10)
+    assert {name: table.schema for name, table in tables.items()} == {name: SCHEMAS[name] for name in tables}
+    none = type(one.detections)(
+        np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros((0, 4), np.float32)
+    )
+    empty = evaluate_images(replace(one, detections=none, detection_ids=pa.array([], pa.string())), "m", 10)
+    assert len(empty["verdicts"]) == 0
+    assert headline(empty["scores"].to_pylist(), "test")[""]["value"] == 0
