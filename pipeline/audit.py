@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.judged import COORDINATES, Judged
+from pipeline.judged import Judged
 from pipeline.operating import OperatingPoint
+from pipeline.schemas import COORDINATES
 from pipeline.scoring import parts_of
 from pipeline.verdicts import BACKGROUND, CLASS, CORRECT, Verdicts
 from ssd import DetectionRows, TruthRows, match_rows
@@ -24,7 +25,7 @@ __all__ = ["MISSING", "OTHER_CLASS", "UNFOUND", "suspects", "without_suspects"]
 
 MISSING, UNFOUND, OTHER_CLASS = "missing", "unfound", "class"
 SURE: Final = 0.5  # what a detection must be worth to doubt the class of a label
-LIKELY: Final = 0.4  # that something is there: what a look costs is little beside a label that stays missing
+LIKELY: Final = 0.6  # that a detection on nothing is of an object whose label is missing
 FINDABLE: Final = 0.9  # share that is found of a class and size, for one that is not found to be doubted
 FEW, ROUNDS = 20, 60  # fewer detections tell nothing of how scores are spread
 FAR: Final = 0.1  # of a box that nothing finds, the most overlap with anything found in its class

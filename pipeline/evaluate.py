@@ -9,8 +9,8 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,33 +18,27 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.audit import suspects, without_suspects
 from pipeline.config import Settings
 from pipeline.describe import require_fresh
 from pipeline.errors import FacadeError
+from pipeline.evaluation import Evaluation, evaluate_images
 from pipeline.evaluation_figures import draw_evaluation
 from pipeline.files import json_digest, write_bytes
-from pipeline.judged import Judged, join, judged_images
+from pipeline.judged import join, judged_images
 from pipeline.lock import locked
-from pipeline.operating import OPERATING_FILE, OperatingPoint, counting_errors, fit
+from pipeline.operating import OPERATING_FILE
 from pipeline.parallel import Workers
-from pipeline.resampled import drawings, interval
 from pipeline.rows import rows_of
-from pipeline.schemas import SCHEMAS, table_from_rows
-from pipeline.scoring import ALL, HEADLINE, PARTS, headline, parts_of, score_rows
+from pipeline.scoring import ALL, HEADLINE, headline
 from pipeline.stage import Context, Outcome, Plan, Stage, run_stage
 from pipeline.store import Receipt, Shard, StageFolder
 from pipeline.tracking import open_run
-from pipeline.verdicts import ERRORS, KINDS, Verdicts, costs, judge
-from ssd import bundle_digest, curves
+from ssd import bundle_digest
 from ssd.checkpoint import MODEL_FILE
 
-__all__ = ["STAGE", "EvaluateConfig", "evaluate_images", "run"]
+__all__ = ["STAGE", "EvaluateConfig", "run"]
 
 STAGE = Stage("evaluate", algorithm=1, rows_out=rows_of("judged"), primary=None)
-FIT, TEST = "val", "test"
-POINTS: Final = 200  # of a curve
-CHOSEN_KINDS: Final = tuple(kind for kind in KINDS if kind != "ignored")
 SUSPECTS_FILE: Final = "suspects.csv"
 
 
@@ -60,73 +54,6 @@ class EvaluateConfig(Settings):
     detections: str | None = None
     resamples: int = Field(default=1000, ge=0)
     drawings: int = Field(default=12, ge=0)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Everything that is counted from some judged photos; each part once, when it is asked for."""
-
-    judged: Judged
-    model: str
-    resamples: int
-
-    @cached_property
-    def verdicts(self) -> Verdicts:
-        """What each detection is."""
-        return judge(self.judged.detections, self.judged.truths)
-
-    @cached_property
-    def splits(self) -> list[str]:
-        """The splits that the photos are of."""
-        return sorted(set(self.judged.column("split").tolist()))
-
-    @property
-    def fitted_on(self) -> str:
-        """The split to fit on: val, or what there is."""
-        return FIT if FIT in self.splits else self.splits[0]
-
-    @cached_property
-    def point(self) -> OperatingPoint:
-        """The operating point."""
-        judged = self.judged.of_split(self.fitted_on)
-        return fit(judged, judge(judged.detections, judged.truths), self.model, self.fitted_on)
-
-    @cached_property
-    def choice(self) -> tuple[Any, Any]:
-        """What each detection is worth (N,), and whether it is chosen (N,)."""
-        return read_all(self.judged, self.point)
-
-    @cached_property
-    def suspects(self) -> list[dict[str, Any]]:
-        """The likely wrong labels."""
-        return suspects(self.judged, self.verdicts, self.point)
-
-
-def evaluate_images(judged: Judged, model: str, resamples: int) -> dict[str, pa.Table]:
-    """Return all tables of the stage."""
-    whole = Evaluation(judged, model, resamples)
-    plain = score_rows(judged, resamples)
-    clean = score_rows(without_suspects(judged, whole.suspects), 0) if whole.suspects else []
-    kept = [{**row, "part": "without suspects"} for row in clean if row["part"] == ALL and row["dataset"] == ALL]
-    rows = {
-        "scores": [*plain, *kept, *_counting_rows(whole)],
-        "curves": _curve_rows(whole),
-        "diagnosis": _diagnosis_rows(whole),
-        "suspects": whole.suspects,
-    }
-    tables = {name: table_from_rows(name, own) for name, own in rows.items()}
-    return {
-        "judged": _judged_table(whole),
-        "verdicts": _verdicts_table(whole),
-        "truths": _truths_table(whole),
-        **tables,
-    }
-
-
-def read_all(judged: Judged, point: OperatingPoint) -> tuple[Any, Any]:
-    """Return what the detections of the photos are worth (N,), and which are chosen (N,)."""
-    found = judged.detections
-    return point.read(np.array(["", *judged.classes])[found.labels], found.images, found.scores)
 
 
 def run(context: Context, config: EvaluateConfig) -> Outcome:
@@ -228,129 +155,6 @@ def _csv(table: pa.Table) -> bytes:
     writer.writerow(table.column_names)
     writer.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))
     return buffer.getvalue().encode()
-
-
-# Tables
-
-
-def _judged_table(whole: Evaluation) -> pa.Table:
-    judged, (_, chosen), count = whole.judged, whole.choice, len(whole.judged.images)
-    columns: dict[str, Any] = {
-        name: judged.images[name].combine_chunks() for name in ("image_id", "uri", "dataset", "split")
-    }
-    images, kinds = judged.detections.images[chosen].astype(np.int64), whole.verdicts.kinds[chosen]
-    numbers = {
-        "truths": judged.truths.images[_counted(judged)],
-        "chosen": images[kinds != KINDS.index("ignored")],
-        **{kind: images[kinds == KINDS.index(kind)] for kind in CHOSEN_KINDS},
-        "missed": judged.truths.images[whole.verdicts.missed(chosen)],
-    }
-    columns |= {
-        name: np.bincount(own.astype(np.int64), minlength=count).astype(np.int32) for name, own in numbers.items()
-    }
-    return pa.Table.from_pydict(columns, schema=SCHEMAS["judged"])
-
-
-def _verdicts_table(whole: Evaluation) -> pa.Table:
-    judged, verdicts, (worth, chosen) = whole.judged, whole.verdicts, whole.choice
-    found, on, names = judged.detections, verdicts.truth >= 0, pa.array(["", *judged.classes])
-    truth = pa.array(verdicts.truth, mask=~on)
-    columns: dict[str, Any] = {
-        "detection_id": judged.detection_ids,
-        "image_id": judged.images["image_id"].combine_chunks().take(pa.array(found.images)),
-        "label": names.take(pa.array(found.labels)),
-        "score": found.scores,
-        "kind": pa.array(KINDS).take(pa.array(verdicts.kinds)),
-        "chosen": chosen,
-        "overlap": verdicts.overlap.astype(np.float32),
-        "probability": pa.array(worth.astype(np.float32), mask=np.isnan(worth)),
-        "box_id": judged.box_ids.take(truth),
-        "true_label": names.take(pa.array(judged.truths.labels.astype(np.int64))).take(truth),
-    }
-    return pa.Table.from_pydict(columns, schema=SCHEMAS["verdicts"])
-
-
-def _truths_table(whole: Evaluation) -> pa.Table:
-    judged, verdicts = whole.judged, whole.verdicts
-    parts = parts_of(judged)
-    columns: dict[str, Any] = {
-        "box_id": judged.box_ids,
-        "image_id": judged.images["image_id"].combine_chunks().take(pa.array(judged.truths.images)),
-        "label": pa.array(["", *judged.classes]).take(pa.array(judged.truths.labels)),
-        "ignore": ~_counted(judged),
-        "found": verdicts.found,
-        "chosen": _counted(judged) & ~verdicts.missed(whole.choice[1]),
-        **{kind: pa.array(names).take(pa.array(parts[kind])) for kind, names in PARTS.items()},
-    }
-    return pa.Table.from_pydict(columns, schema=SCHEMAS["truths"])
-
-
-def _curve_rows(whole: Evaluation) -> list[dict[str, Any]]:
-    rows = []
-    for split in whole.splits:
-        judged = whole.judged.of_split(split)
-        found = curves(judge(judged.detections, judged.truths).matches, 0.5)
-        for label, curve in zip(judged.classes, found[1:], strict=True):
-            if curve.positives and len(curve.hits):
-                places = np.unique(np.linspace(0, len(curve.hits) - 1, POINTS).round().astype(int))
-                precision, recall = curve.precision[places], curve.recall[places]
-                f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-                columns = zip(curve.scores[places].tolist(), precision, recall, f1, strict=True)
-                rows += [
-                    {"split": split, "label": label, "score": score, "precision": p, "recall": r, "f1": f}
-                    for score, p, r, f in columns
-                ]
-    return rows
-
-
-def _diagnosis_rows(whole: Evaluation) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for split in whole.splits:
-        part = replace(whole, judged=whole.judged.of_split(split))
-        verdicts = part.verdicts
-        _, chosen = read_all(part.judged, whole.point)
-        counts, price, positives = verdicts.counts(chosen), costs(verdicts), part.judged.truths.positives()
-        missed = np.bincount(
-            part.judged.truths.labels[verdicts.missed(chosen)].astype(np.int64), minlength=len(positives)
-        )
-        for number, label in enumerate(part.judged.classes, start=1):
-            shown = sum(int(counts[kind][number]) for kind in CHOSEN_KINDS)
-            for kind in (*CHOSEN_KINDS, "missed"):
-                count = int(missed[number] if kind == "missed" else counts[kind][number])
-                of = int(positives[number]) if kind == "missed" else shown
-                cost = float(price[kind][number]) if kind in ERRORS else None
-                cost = None if cost is None or np.isnan(cost) else cost
-                own = {"count": count, "share": count / max(of, 1), "cost": cost}
-                rows.append({"split": split, "label": label, "kind": kind, **own})
-    return rows
-
-
-def _counting_rows(whole: Evaluation) -> list[dict[str, Any]]:
-    """Return how far numbers of objects are off in a photo: chosen by photo, by one threshold, and the difference."""
-    rows: list[dict[str, Any]] = []
-    for split in whole.splits:
-        judged = whole.judged.of_split(split)
-        errors = counting_errors(judged, judge(judged.detections, judged.truths), whole.point)
-        for label, (ours, theirs) in errors.items():
-            head = {"split": split, "dataset": ALL, "label": label, "part": ALL}
-            figures = {"count_error_chosen": ours, "count_error_threshold": theirs, "count_error_gain": theirs - ours}
-            for protocol, values in figures.items():
-                low, high = _mean_interval(values, whole.resamples)
-                row = {"protocol": protocol, "value": float(values.mean()), "low": low, "high": high}
-                number = int(judged.truths.positives()[1 + judged.classes.index(label)])
-                rows.append({**head, **row, "positives": number, "images": len(values)})
-    return rows
-
-
-def _mean_interval(values: Any, resamples: int) -> tuple[float | None, float | None]:
-    if not resamples or not len(values):
-        return None, None
-    return interval(drawings(len(values), resamples).astype(np.float64) @ values / len(values))
-
-
-def _counted(judged: Judged) -> Any:
-    ignore = judged.truths.ignore
-    return np.ones(len(judged.truths), np.bool_) if ignore is None else ~ignore
 
 
 def _draw(folder: StageFolder, most: int, load: Any, model: str, receipts: Sequence[Receipt]) -> list[Path]:

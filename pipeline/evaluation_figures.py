@@ -16,14 +16,14 @@ from pipeline.errors import BadInputError
 from pipeline.figures import INK, paint_of, save_figure
 from pipeline.files import read_bytes
 from pipeline.images import decode_photo
-from pipeline.judged import COORDINATES
+from pipeline.schemas import COORDINATES
 from pipeline.scoring import PARTS
 from pipeline.verdicts import KINDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from pipeline.evaluate import Evaluation
+    from pipeline.evaluation import Evaluation
 
 __all__ = ["draw_evaluation"]
 

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from pipeline.annotations import LabelRuns, annotation_bytes, read_annotation
 from pipeline.config import Settings
+from pipeline.corrections import corrected, read_corrections
 from pipeline.dataset import Card, card_of
 from pipeline.drawing import draw_samples
 from pipeline.errors import StaleInputError
@@ -37,11 +38,19 @@ DECISIVE = ("image_id", "width", "height", "orientation", "annotation_sha256")
 
 
 class ExtractConfig(Settings):
-    """How masks become boxes."""
+    """How masks become boxes.
+
+    Attributes:
+        recipe: components, or the report's own.
+        bridge: join what an occluder parts, across gaps up to this share of the width.
+        drawings: drawn photos a dataset.
+        corrections: a CSV of labels that a person found to be wrong, as `evaluate` proposes them; they are ignored.
+    """
 
     recipe: Literal["components", "epfl"] = "components"
     bridge: float = Field(default=0.0, ge=0.0, le=1.0)
     drawings: int = Field(default=12, ge=0)
+    corrections: str | None = None
 
 
 def objects_of(card: Card, config: ExtractConfig, row: Mapping[str, Any], data: bytes) -> tuple[Objects, float, str]:
@@ -82,12 +91,13 @@ def extract_image(
     """Return one image's boxes and its row in `extracts`."""
     card = cards[row["dataset"]]
     if row["annotation_uri"] is None:
-        return empty_table("boxes"), _extract_row(row, 0, {}, 0.0)
+        boxes = corrected(empty_table("boxes"), row, row.get("corrections", ()))
+        return boxes, _extract_row(row, len(boxes), {}, 0.0)
     data = annotation_bytes(row["annotation_uri"])
     if hashlib.sha256(data).hexdigest() != row["annotation_sha256"]:
         raise StaleInputError("the annotation has changed since it was indexed; run `facade index` again, then this")
     objects, unknown, recipe = objects_of(card, config, row, data)
-    boxes = boxes_table(row, objects, card.kind, recipe)
+    boxes = corrected(boxes_table(row, objects, card.kind, recipe), row, row.get("corrections", ()))
     return boxes, _extract_row(row, len(boxes), objects.dropped, unknown)
 
 
@@ -106,12 +116,12 @@ def run(context: Context, config: ExtractConfig) -> Outcome:
     index, folder = context.folder("index"), context.folder(STAGE.name)
     index_digest(index)  # before a lock makes folders: a mistyped --work must leave none
     with locked(folder.path, reads=[index.path]):
-        images = index.read("images").to_pylist()
+        images = _with_corrections(context, index.read("images").to_pylist(), config)
         cards = read_cards(index)
         function = partial(extract_rows, cards=cards, config=config)
         shards = []
         for name, card in cards.items():
-            decided = [STAGE.algorithm, card.model_dump(), config.model_dump(exclude={"drawings"})]
+            decided = [STAGE.algorithm, card.model_dump(), config.model_dump(exclude={"drawings", "corrections"})]
             rows = [row for row in images if row["dataset"] == name]
             shards += shards_of(name, rows, partial(_shard_digest, decided))
         draw = partial(_draw, folder, images, config.drawings)
@@ -134,8 +144,20 @@ def index_digest(index: StageFolder) -> str:
     return index.require_manifest().digest
 
 
+def _with_corrections(context: Context, images: list[dict[str, Any]], config: ExtractConfig) -> list[dict[str, Any]]:
+    """Return the images, those that have corrections with them."""
+    if config.corrections is None:
+        return images
+    found = read_corrections(Path(config.corrections))
+    if strange := sorted(found.keys() - {row["image_id"] for row in images}):
+        context.say(f"extract: {len(strange)} images of {config.corrections} are not indexed, as {strange[0]}")
+    return [{**row, "corrections": found[row["image_id"]]} if row["image_id"] in found else row for row in images]
+
+
 def _shard_digest(decided: list[Any], rows: Sequence[dict[str, Any]]) -> str:
-    return json_digest([decided, [[row[key] for key in DECISIVE] for row in rows]])
+    corrections = {row["image_id"]: row["corrections"] for row in rows if "corrections" in row}
+    kept = [[row[key] for key in DECISIVE] for row in rows]
+    return json_digest([decided, kept, corrections] if corrections else [decided, kept])
 
 
 def _extract_row(row: Mapping[str, Any], boxes: int, dropped: Mapping[str, int], unknown: float) -> dict[str, Any]:

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import FacadeError
+from pipeline.schemas import COORDINATES
 from pipeline.store import StageFolder
 from pipeline.training_data import class_order
 from ssd import DetectionRows, TruthRows
 
-__all__ = ["COORDINATES", "Judged", "join", "judged_images"]
+__all__ = ["Judged", "join", "judged_images"]
 
-COORDINATES: Final = ("xmin", "ymin", "xmax", "ymax")
 IMAGE_COLUMNS: Final = ("image_id", "uri", "dataset", "split", "width", "height", "labelled")
 
 Bools = npt.NDArray[np.bool_]

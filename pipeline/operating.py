@@ -1,9 +1,8 @@
 """At which score to believe a detector: thresholds of each class, and scores that say how many objects there are.
 
-Scores are calibrated so that their sum over a photo is the number of objects to expect in it: what a score is worth
-rises with it, and is fitted to whether detections were right and to how many objects the photos had. From that follows
-the choice for each photo: the sum, rounded, of its best detections of a class. Both are fitted on val, and lie in
-`operating.json` beside the bundle.
+Scores are calibrated so that their sum over a photo is the number of objects to expect in it. From that follows the
+choice for each photo: the sum, rounded, of its best detections of a class. Both are fitted on val (`operating_fit`) and
+lie in `operating.json` beside the bundle.
 """
 
 from __future__ import annotations
@@ -19,28 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import FacadeError
-from pipeline.judged import Judged
-from pipeline.verdicts import CORRECT, IGNORED, Verdicts
 
-__all__ = [
-    "OPERATING_FILE",
-    "UNFITTED",
-    "ClassPoint",
-    "OperatingPoint",
-    "counting_errors",
-    "expected",
-    "fit",
-    "load_operating",
-    "numbers_true",
-]
+__all__ = ["OPERATING_FILE", "UNFITTED", "ClassPoint", "OperatingPoint", "load_operating", "rounded"]
 
 OPERATING_FILE: Final = "operating.json"
 FORMAT: Final = 1
 UNFITTED: Final = 0.5  # score from which on a class that was not fitted is chosen
-EACH: Final = 0.3  # what it weighs that a detection is right, beside that the number of a photo is
-WHOLE: Final = 2.0  # what it weighs that the number of all photos together is right
-FIRM: Final = 1e4  # what it weighs that nothing is worth more than 1
-KNOTS: Final = 24  # scores between which what they are worth goes straight
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -108,7 +91,7 @@ class OperatingPoint:
             rows = rows[np.lexsort((-scores[rows], images[rows]))]
             probabilities[rows] = point.probability(scores[rows])
             _, first, own = np.unique(images[rows], return_index=True, return_inverse=True)
-            numbers = _rounded(np.bincount(own, probabilities[rows]))
+            numbers = rounded(np.bincount(own, probabilities[rows]))
             chosen[rows] = np.arange(len(rows)) - first[own] < numbers[own]
         return probabilities, chosen
 
@@ -139,131 +122,6 @@ def _tuples(point: Mapping[str, Any]) -> dict[str, Any]:
     return own
 
 
-def fit(judged: Judged, verdicts: Verdicts, model: str, split: str) -> OperatingPoint:
-    """Return the operating point of a model that found in these photos; of the classes that have something to find."""
-    classes, true = {}, numbers_true(judged)
-    for number, name in enumerate(judged.classes, start=1):
-        own = Seen.of(judged, verdicts, number)
-        if own.hits.any():
-            classes[name] = _class_point(own, true[own.shown, number])
-    return OperatingPoint(model, len(judged.images), split, classes)
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One class's detections that count, best first, in the photos whose annotation shows the class.
-
-    Attributes:
-        shown: (B,) true for those photos.
-        images: (K,) their number among those photos.
-        scores: (K,) falling.
-        hits: (K,) true where one is right.
-        missed: how many objects nothing is right about.
-    """
-
-    shown: Bools
-    images: Ints
-    scores: Floats
-    hits: Bools
-    missed: int
-
-    @classmethod
-    def of(cls, judged: Judged, verdicts: Verdicts, number: int) -> Seen:
-        """Return the detections of a label."""
-        found, order = judged.detections, verdicts.matches.order
-        labelled = judged.truths.labelled
-        shown = np.ones(len(judged.images), np.bool_) if labelled is None else labelled[:, number]
-        rows = order[(found.labels[order] == number) & (verdicts.kinds[order] != IGNORED)]
-        places = np.cumsum(shown) - 1
-        missed = int((verdicts.missed() & (judged.truths.labels == number)).sum())
-        scores = found.scores[rows].astype(np.float64)
-        return cls(shown, places[found.images[rows]], scores, verdicts.kinds[rows] == CORRECT, missed)
-
-    def numbers_above(self, thresholds: Floats) -> Ints:
-        """Return (T, B) how many detections each photo has from each threshold on."""
-        photos = int(self.shown.sum())
-        return np.stack(
-            [np.bincount(self.images[self.scores >= least], minlength=photos) for least in thresholds.tolist()]
-        )
-
-
-def _class_point(seen: Seen, true: Ints) -> ClassPoint:
-    hits = np.cumsum(seen.hits)
-    positives = int(hits[-1]) + seen.missed
-    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + positives)
-    last = np.append(seen.scores[1:] < seen.scores[:-1], True)  # a threshold takes all of the same score
-    best = int(np.flatnonzero(last)[np.argmax(f1[last])])
-    scores, probabilities = _calibrated(seen, true)
-    return ClassPoint(
-        threshold=float(seen.scores[best]),
-        precision=round(float(hits[best] / (best + 1)), 4),
-        recall=round(float(hits[best] / positives), 4),
-        f1=round(float(f1[best]), 4),
-        counting=_counting_threshold(seen, true),
-        scores=tuple(float(score) for score in scores),
-        probabilities=tuple(float(value) for value in probabilities),
-    )
-
-
-def _counting_threshold(seen: Seen, true: Ints) -> float:
-    """Return the score from which on the mean absolute error of the number of detections is least."""
-    tried = np.unique(np.quantile(seen.scores, np.linspace(0, 1, 201), method="lower"))
-    errors = np.abs(seen.numbers_above(tried) - true).mean(axis=1)
-    return float(tried[np.argmin(errors)])
-
-
-def _calibrated(seen: Seen, true: Ints) -> tuple[Floats, Floats]:
-    """Return rising scores and what they are worth, from 0 to 1, rising too.
-
-    The worth of a score is a sum of steps of at least 0, one at each knot, which least squares find for three things at
-    once: that a photo's sum is its number of objects, that of all photos theirs, and that a detection's worth is 1 if
-    it is right and else 0.
-    """
-    from scipy.optimize import nnls
-
-    knots = np.unique(np.quantile(seen.scores, np.linspace(0, 1, KNOTS + 1)[:-1], method="lower"))
-    bins = np.searchsorted(knots, seen.scores, side="right") - 1
-    sizes = np.bincount(bins, minlength=len(knots)).astype(np.float64)
-    right = np.bincount(bins[seen.hits], minlength=len(knots))
-    each = np.tril(np.ones((len(knots), len(knots)))) * np.sqrt(sizes)[:, None]
-    rate = np.divide(right, np.sqrt(sizes), out=np.zeros(len(knots)), where=sizes > 0)
-    numbers = seen.numbers_above(knots).T.astype(np.float64)
-    at_most_one = np.ones((1, len(knots)))
-    whole = WHOLE / np.sqrt(len(true))
-    wanted = np.concatenate([numbers, whole * numbers.sum(axis=0, keepdims=True), EACH * each, FIRM * at_most_one])
-    slack = np.append(np.zeros(len(wanted) - 1), FIRM)[:, None]  # what is left of 1 above the highest score
-    steps = nnls(np.hstack([wanted, slack]), np.concatenate([true, [whole * true.sum()], EACH * rate, [FIRM]]))[0][:-1]
-    middles = np.bincount(bins, seen.scores, minlength=len(knots)) / np.maximum(sizes, 1)
-    return middles, np.minimum(np.cumsum(steps), 1.0)
-
-
-def expected(point: ClassPoint, seen: Seen) -> Floats:
-    """Return (B,) how many objects of a class to expect in each photo."""
-    return np.bincount(seen.images, point.probability(seen.scores), minlength=int(seen.shown.sum())).astype(np.float64)
-
-
-def numbers_true(judged: Judged) -> Ints:
-    """Return (B, C) how many objects each photo has of each label."""
-    truths = judged.truths
-    counted = np.ones(len(truths), np.bool_) if truths.ignore is None else ~truths.ignore
-    keys = truths.images[counted] * truths.classes + truths.labels[counted]
-    numbers = np.bincount(keys.astype(np.int64), minlength=len(judged.images) * truths.classes)
-    return numbers.reshape(-1, truths.classes)
-
-
-def counting_errors(judged: Judged, verdicts: Verdicts, point: OperatingPoint) -> dict[str, tuple[Floats, Floats]]:
-    """Return by class how far the numbers of chosen detections are off in each photo: of our choice, of a threshold."""
-    errors, true = {}, numbers_true(judged)
-    for number, name in enumerate(judged.classes, start=1):
-        if (own := point.classes.get(name)) is not None:
-            seen = Seen.of(judged, verdicts, number)
-            there = np.bincount(seen.images, minlength=int(seen.shown.sum()))
-            ours = np.minimum(_rounded(expected(own, seen)), there)
-            theirs = seen.numbers_above(np.array([own.counting]))[0]
-            wanted = true[seen.shown, number]
-            errors[name] = (np.abs(ours - wanted).astype(np.float64), np.abs(theirs - wanted).astype(np.float64))
-    return errors
-
-
-def _rounded(number: Any) -> Any:
+def rounded(number: Any) -> Any:
+    """Return the nearest whole number, of a half the larger."""
     return np.floor(np.asarray(number) + 0.5).astype(np.int64)

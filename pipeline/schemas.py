@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipeline.errors import FacadeError
 
-__all__ = ["SCHEMAS", "check_schema", "content_digest", "empty_table", "table_from_rows"]
+__all__ = ["COORDINATES", "SCHEMAS", "check_schema", "content_digest", "empty_table", "table_from_rows"]
 
 NAME_KEY = b"facade.table"
 VERSION_KEY = b"facade.version"
@@ -27,6 +27,7 @@ def _schema(name: str, version: str, required: dict[str, Any], optional: dict[st
 
 
 BOX = {"xmin": FLOAT, "ymin": FLOAT, "xmax": FLOAT, "ymax": FLOAT}
+COORDINATES = tuple(BOX)
 PLACE = {"latitude": LARGE, "longitude": LARGE, "heading": FLOAT}
 
 # The first column of every table but the last two is its key.

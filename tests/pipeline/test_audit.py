@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.audit import suspects, without_suspects
-from pipeline.evaluate import Evaluation
+from pipeline.evaluation import Evaluation
 from pipeline.judged import Judged
 from pipeline.schemas import table_from_rows
 from pipeline.scoring import headline, score_rows

@@ -13,7 +13,8 @@ import pytest
 from pipeline import detect, evaluate
 from pipeline.demo import BOX_CARD
 from pipeline.errors import FacadeError
-from pipeline.evaluate import EvaluateConfig, evaluate_images
+from pipeline.evaluate import EvaluateConfig
+from pipeline.evaluation import evaluate_images
 from pipeline.finding import DetectConfig, Opened, bundle_finder
 from pipeline.operating import OPERATING_FILE, load_operating
 from pipeline.schemas import SCHEMAS

@@ -8,7 +8,8 @@ import pytest
 
 from pipeline.errors import FacadeError
 from pipeline.judged import Judged
-from pipeline.operating import OPERATING_FILE, OperatingPoint, counting_errors, fit, load_operating, numbers_true
+from pipeline.operating import OPERATING_FILE, OperatingPoint, load_operating
+from pipeline.operating_fit import counting_errors, fit, numbers_true
 from pipeline.verdicts import judge
 
 from .noise import noisy

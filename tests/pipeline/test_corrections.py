@@ -1,0 +1,65 @@
+"""Labels that a person found to be wrong are ignored from then on."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.corrections import read_corrections
+from pipeline.demo import BOX_CARD
+from pipeline.errors import UsageError
+
+from ..conftest import Workplace
+
+HEAD = "rank,kind,image_id,label,sure,xmin,ymin,xmax,ymax\n"
+
+
+@pytest.fixture
+def work(workplace: Callable[..., Workplace], drawn: Path) -> Workplace:
+    made = workplace()
+    made.index(drawn, BOX_CARD)
+    made.extract()
+    return made
+
+
+def test_a_label_is_ignored_and_a_missing_one_is_added(work: Workplace, tmp_path: Path) -> None:
+    before = {row["box_id"]: row for row in work.rows("extract", "boxes")}
+    window = next(row for row in before.values() if row["label"] == "window")
+    box = ",".join(f"{window[name]:.2f}" for name in ("xmin", "ymin", "xmax", "ymax"))
+    path = tmp_path / "suspects.csv"
+    image = window["image_id"]
+    path.write_text(
+        f"{HEAD}1,unfound,{image},window,.9,{box}\n2,missing,{image},door,.9,1,2,9,400\n3,x,nowhere,door,1,1,1,2,2\n"
+    )
+    outcome = work.extract(corrections=str(path))
+    assert (outcome.added, outcome.removed, outcome.modified) == (1, 0, 1)
+    after = {row["box_id"]: row for row in work.rows("extract", "boxes")}
+    assert after[window["box_id"]] == {**window, "ignore": True}
+    (new,) = (row for name, row in after.items() if name not in before)
+    assert (new["image_id"], new["label"], new["ignore"], new["source"]) == (image, "door", True, "correction")
+    assert (new["xmin"], new["ymin"], new["xmax"], new["ymax"], new["truncated"]) == (1, 2, 9, 240, True)
+    assert any("1 images of" in line and "nowhere" in line for line in work.said)
+    assert not work.extract(corrections=str(path)).changed
+    assert work.extract().changed
+    assert work.rows("extract", "boxes") == list(before.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("image_id,label,xmin,ymin,xmax\n", "no column ymax"),
+        (f"{HEAD}1,x,a,door,1,one,2,3,4\n", "line 2 has a coordinate that is no number"),
+        (f"{HEAD}1,x,a,door,1,5,2,3,4\n", "line 2 has a box without area"),
+        (f"{HEAD}1,x,a,door,1,nan,2,3,4\n", "without area"),
+        (f"{HEAD}1,x,a,door,1,1,2,3\n", "no number"),
+    ],
+)
+def test_a_file_that_says_something_else_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "wrong.csv").write_text(text)
+    with pytest.raises(UsageError, match=sentence):
+        read_corrections(tmp_path / "wrong.csv")
+
+
+def test_without_a_file_nothing_is_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot read"):
+        read_corrections(tmp_path / "none.csv")
