@@ -120,13 +120,18 @@ def real(scores: npt.NDArray[Any], right: npt.NDArray[Any]) -> Floats:
     nothing; each is a beta distribution, and how much of which there is is found by expectation and maximisation. What
     share of all sure detections is wrong says little: where many labels are missing, they are those.
     """
-    from scipy.stats import beta
+    from scipy.special import betaln
+
+    def density(first: float, second: float) -> Floats:
+        logarithm = (first - 1) * np.log(values) + (second - 1) * np.log1p(-values) - betaln(first, second)
+        found: Floats = np.exp(logarithm)
+        return found
 
     values, known = (np.clip(each.astype(np.float64), 1e-3, 1 - 1e-3) for each in (scores, right))
-    of_objects = beta.pdf(values, *_beta(known, np.ones(len(known))))
+    of_objects = density(*_beta(known, np.ones(len(known))))
     likely = (values > np.median(known)).astype(np.float64)
     for _ in range(ROUNDS):
-        of_nothing = beta.pdf(values, *_beta(values, 1 - likely))
+        of_nothing = density(*_beta(values, 1 - likely))
         share = likely.mean()
         likely = share * of_objects / (share * of_objects + (1 - share) * of_nothing + 1e-300)
     order = np.argsort(values, kind="stable")

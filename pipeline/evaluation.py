@@ -44,6 +44,11 @@ class Evaluation:
         """The splits that the photos are of."""
         return sorted(set(self.judged.column("split").tolist()))
 
+    @cached_property
+    def parts(self) -> dict[str, Evaluation]:
+        """The photos of each split alone."""
+        return {split: replace(self, judged=self.judged.of_split(split)) for split in self.splits}
+
     @property
     def fitted_on(self) -> str:
         """The split to fit on: val, or what there is."""
@@ -52,8 +57,8 @@ class Evaluation:
     @cached_property
     def point(self) -> OperatingPoint:
         """The operating point."""
-        judged = self.judged.of_split(self.fitted_on)
-        return fit(judged, judge(judged.detections, judged.truths), self.model, self.fitted_on)
+        part = self.parts[self.fitted_on]
+        return fit(part.judged, part.verdicts, self.model, self.fitted_on)
 
     @cached_property
     def choice(self) -> tuple[Any, Any]:
@@ -147,10 +152,9 @@ def _truths_table(whole: Evaluation) -> pa.Table:
 
 def _curve_rows(whole: Evaluation) -> list[dict[str, Any]]:
     rows = []
-    for split in whole.splits:
-        judged = whole.judged.of_split(split)
-        found = curves(judge(judged.detections, judged.truths).matches, 0.5)
-        for label, curve in zip(judged.classes, found[1:], strict=True):
+    for split, part in whole.parts.items():
+        found = curves(part.verdicts.matches, 0.5)
+        for label, curve in zip(part.judged.classes, found[1:], strict=True):
             if curve.positives and len(curve.hits):
                 places = np.unique(np.linspace(0, len(curve.hits) - 1, POINTS).round().astype(int))
                 precision, recall = curve.precision[places], curve.recall[places]
@@ -165,8 +169,7 @@ def _curve_rows(whole: Evaluation) -> list[dict[str, Any]]:
 
 def _diagnosis_rows(whole: Evaluation) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for split in whole.splits:
-        part = replace(whole, judged=whole.judged.of_split(split))
+    for split, part in whole.parts.items():
         verdicts = part.verdicts
         _, chosen = read_all(part.judged, whole.point)
         counts, price, positives = verdicts.counts(chosen), costs(verdicts), part.judged.truths.positives()
@@ -188,9 +191,8 @@ def _diagnosis_rows(whole: Evaluation) -> list[dict[str, Any]]:
 def _counting_rows(whole: Evaluation) -> list[dict[str, Any]]:
     """Return how far numbers of objects are off in a photo: chosen by photo, by one threshold, and the difference."""
     rows: list[dict[str, Any]] = []
-    for split in whole.splits:
-        judged = whole.judged.of_split(split)
-        errors = counting_errors(judged, judge(judged.detections, judged.truths), whole.point)
+    for split, part in whole.parts.items():
+        judged, errors = part.judged, counting_errors(part.judged, part.verdicts, whole.point)
         for label, (ours, theirs) in errors.items():
             head = {"split": split, "dataset": ALL, "label": label, "part": ALL}
             figures = {"count_error_chosen": ours, "count_error_threshold": theirs, "count_error_gain": theirs - ours}

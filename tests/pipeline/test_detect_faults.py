@@ -115,18 +115,18 @@ def test_a_photo_that_costs_its_worker_is_rejected_and_no_other(
     monkeypatch.syspath_prepend(HERE)  # the scheduler of this process reads what it passes on
     source = tmp_path / "photos"
     source.mkdir()
-    for number in range(12):
+    for number in range(5):  # few: each half of a shard that kills is tried in a process of its own
         write_photo(source / f"{number:02d}.png", number)
-    Image.new("RGB", (64, 48)).save(source / "07.png")
+    Image.new("RGB", (64, 48)).save(source / "03.png")
     with local_client(2, memory=1_500_000_000) as client:
         finish(start(command(source, tmp_path / "out", kind, "2", client.scheduler.address), PYTHONPATH=str(HERE)))
     found = tables(tmp_path / "out")
     assert [(row["image_id"], row["status"]) for row in found["photos"]] == [
-        (f"{number:02d}.png", "rejected" if number == 7 else "done") for number in range(12)
+        (f"{number:02d}.png", "rejected" if number == 3 else "done") for number in range(5)
     ]
     (row,) = found["rejected"]
-    assert (row["image_id"], cause in row["message"]) == ("07.png", True)
-    assert len(found["detections"]) == 11
+    assert (row["image_id"], cause in row["message"]) == ("03.png", True)
+    assert len(found["detections"]) == 4
 
 
 def test_a_full_disk_is_waited_for(archive: Path, small_disk: Path, expected: dict[str, Any]) -> None:
