@@ -22,6 +22,7 @@ import typer
 import pipeline
 from pipeline.cli_detect import detect
 from pipeline.cli_model import model_app
+from pipeline.cli_runs import runs_app
 from pipeline.console import (
     INTERRUPTED,
     Config,
@@ -52,6 +53,7 @@ app = typer.Typer(
     help="From photos of buildings with labels to boxes, from boxes to detectors, from detectors to tables.",
 )
 app.add_typer(model_app, name="model")
+app.add_typer(runs_app, name="runs")
 
 
 @app.callback(invoke_without_command=True)
@@ -172,7 +174,10 @@ def train(
 
 
 app.command()(detect)
-_add_stage("evaluate", "Judge what `detect` found: precision with intervals, errors, thresholds, doubtful labels.")
+_add_stage(
+    "evaluate", "Judge what `detect` found: precision with intervals, what goes wrong, thresholds, doubtful labels."
+)
+_add_stage("report", "Put all of it on one page that needs nothing but itself: WORK/report/index.html.")
 
 
 @app.command("run")
@@ -181,7 +186,7 @@ def run_all(
         Path, typer.Argument(help="A TOML file: work, [[datasets]] with card and root, tables of settings.")
     ],
     first: Annotated[str, typer.Option("--from", help="The stage to begin with.")] = "index",
-    last: Annotated[str, typer.Option("--to", help="The stage to end with.")] = "evaluate",
+    last: Annotated[str, typer.Option("--to", help="The stage to end with.")] = "report",
     sets: Sets = None,
     scheduler: Scheduler = None,
     workers: Count = None,
@@ -268,7 +273,7 @@ CLICK_ERROR: Any = typer.BadParameter.__mro__[2]
 
 def _stage_named(arguments: Sequence[str] | None) -> str:
     words = [word for word in (arguments if arguments is not None else sys.argv[1:]) if not word.startswith("-")]
-    return " ".join(words[: 2 if words[0] == "model" else 1]) if words else "facade"
+    return " ".join(words[: 2 if words[0] in {"model", "runs"} else 1]) if words else "facade"
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:

@@ -108,7 +108,7 @@ def _bundle(model: str, tracking: str | None, out: Path | None) -> Path:
     """Return the folder of a bundle; one from MLflow is brought beside the results, where all workers see it."""
     if not model.startswith(MODELS):
         return Path(model)
-    from pipeline.tracking import fetch_bundle
+    from pipeline.registry import fetch_bundle
 
     return fetch_bundle(model, tracking, out / "_model" if out else Path(mkdtemp(prefix="facade-")))
 

@@ -9,18 +9,20 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.console import Debug, finish, say
+from pipeline.console import Debug, Tracking, finish, say
 
 __all__ = ["model_app"]
 
-model_app = typer.Typer(help="Weights of other programs become bundles; bundles tell what they are, and become ONNX.")
+model_app = typer.Typer(
+    help="Weights of other programs become bundles; bundles become ONNX, and the better one the champion."
+)
 
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder with a model.")]
 
 
 @model_app.callback(invoke_without_command=True)
 def model_root(context: typer.Context) -> None:
-    """Weights of other programs become bundles; bundles tell what they are, and become ONNX."""
+    """Weights of other programs become bundles; bundles become ONNX, and the better one the champion."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
@@ -75,6 +77,25 @@ def model_show(bundle: Bundle, debug: Debug = False) -> None:
         return {"changed": False, "outputs": {}, **found}
 
     finish_model("show", command, debug)
+
+
+@model_app.command("promote")
+def model_promote(
+    name: Annotated[str, typer.Option(help="The registered model of MLflow.")] = "facade",
+    tracking: Tracking = None,
+    debug: Debug = False,
+) -> None:
+    """Make the candidate the champion, if it is better beyond noise on the same photos, or the first; say why."""
+
+    def command() -> dict[str, Any]:
+        from pipeline.promotion import promote
+        from pipeline.registry import open_store
+
+        found = promote(open_store(tracking), name)
+        say(f"model promote: {'' if found.moved else 'the champion stays: '}{found.reason}")
+        return found.to_json()
+
+    finish_model("promote", command, debug)
 
 
 def finish_model(name: str, command: Callable[[], dict[str, Any]], debug: bool) -> None:

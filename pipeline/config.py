@@ -25,6 +25,7 @@ TABLES = {
     "train": "pipeline.training_plan:TrainConfig",
     "detect": "pipeline.finding:DetectConfig",
     "evaluate": "pipeline.evaluate:EvaluateConfig",
+    "report": "pipeline.report:ReportConfig",
 }
 # Settings that may name a file.
 FILES = {"train": ("start", "priors"), "extract": ("corrections",), "evaluate": ("detections",)}

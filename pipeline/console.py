@@ -68,7 +68,7 @@ def finish(stage: str, command: Callable[[], Outcome | dict[str, Any]], debug: b
     except KeyboardInterrupt:
         raise typer.Exit(fail(stage, STOPPED, INTERRUPTED)) from None
     line = result if isinstance(result, dict) else asdict(result)
-    if line.get("changed") is False and not stage.startswith(("verify", "model")):
+    if line.get("changed") is False and not stage.startswith(("verify", "model", "runs")):
         say(f"{stage}: nothing to do, the tables are up to date")
     print(json.dumps(line), flush=True)  # noqa: T201 - the one line that programs read
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline import calibrate, describe, detect, evaluate, extract, index, train
+from pipeline import calibrate, describe, detect, evaluate, extract, index, report, train
 from pipeline.agreement import agreement, boxes_by_image
 from pipeline.dataset import card_of
 from pipeline.finding import DetectConfig
@@ -97,6 +97,8 @@ def run(context: Context, out: Path, images: int, seed: int) -> dict[str, Any]:
             stages["evaluate"] = evaluate.run(context, evaluate.EvaluateConfig())
         else:
             context.say(f"train: {images} photos are too few to learn from; draw {ENOUGH} or more")
+        stages["report"] = report.run(context, report.ReportConfig())
+    context.say(f"open       {out / 'work' / 'report' / 'index.html'} in a browser: all of it on one page")
     context.say(f"look at    {out / 'work' / 'extract' / 'drawings' / 'drawn.jpg'}")
     if "detect" in stages:
         context.say(

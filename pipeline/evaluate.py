@@ -28,6 +28,7 @@ from pipeline.judged import join, judged_images
 from pipeline.lock import locked
 from pipeline.operating import OPERATING_FILE
 from pipeline.parallel import Workers
+from pipeline.promotion import register_candidate
 from pipeline.rows import rows_of
 from pipeline.scoring import ALL, HEADLINE, headline
 from pipeline.stage import Context, Outcome, Plan, Stage, run_stage
@@ -119,6 +120,18 @@ def _conclude(
         write_bytes(beside, place.read_bytes(), context.patience)
     if outcome.changed and bundle:
         _log_beside_training(context, folder, bundle, outcome)
+        if _has_learnt_from_all(bundle):
+            context.say(
+                f"evaluate: {bundle} has learnt from all photos, whatever their split: these figures say little"
+            )
+        else:
+            register_candidate(context.tracking, bundle, folder, context.say)
+
+
+def _has_learnt_from_all(bundle: Path) -> bool:
+    """Return whether nothing was kept back from a training, so that no photo can tell how good it is."""
+    trained = json.loads((bundle / MODEL_FILE).read_bytes()).get("trained", {})
+    return set(trained.get("data", {}).get("photos", {})) == {"train"}
 
 
 def _log_beside_training(context: Context, folder: StageFolder, bundle: Path, outcome: Outcome) -> None:

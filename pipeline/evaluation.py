@@ -14,7 +14,7 @@ from pipeline.judged import Judged
 from pipeline.operating import OperatingPoint
 from pipeline.operating_fit import counting_errors, fit
 from pipeline.resampled import drawings, interval
-from pipeline.schemas import SCHEMAS, table_from_rows
+from pipeline.schemas import COORDINATES, SCHEMAS, table_from_rows
 from pipeline.scoring import ALL, PARTS, parts_of, score_rows
 from pipeline.verdicts import ERRORS, KINDS, Verdicts, costs, judge
 from ssd import curves
@@ -146,6 +146,7 @@ def _truths_table(whole: Evaluation) -> pa.Table:
         "found": verdicts.found,
         "chosen": _counted(judged) & ~verdicts.missed(whole.choice[1]),
         **{kind: pa.array(names).take(pa.array(parts[kind])) for kind, names in PARTS.items()},
+        **{name: judged.truths.boxes[:, axis].astype(np.float32) for axis, name in enumerate(COORDINATES)},
     }
     return pa.Table.from_pydict(columns, schema=SCHEMAS["truths"])
 

@@ -20,7 +20,7 @@ from pipeline.tracking import open_run
 
 __all__ = ["STAGES", "Dataset", "load_run", "run"]
 
-STAGES = ("index", "extract", "describe", "calibrate", "train", "detect", "evaluate")
+STAGES = ("index", "extract", "describe", "calibrate", "train", "detect", "evaluate", "report")
 
 
 class Dataset(Settings):

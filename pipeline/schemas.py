@@ -117,7 +117,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         "truths",
         "1.0",
         {"box_id": STRING, "image_id": STRING, "label": STRING, "ignore": FLAG, "found": FLAG, "chosen": FLAG}
-        | {"size": STRING, "shape": STRING},
+        | {"size": STRING, "shape": STRING, **BOX},
         {},
     ),
     "scores": _schema(

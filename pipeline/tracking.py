@@ -1,7 +1,7 @@
 """One MLflow run a command: settings, versions and digests in, figures and pictures out.
 
-Only this module knows MLflow, and `served`, which MLflow runs. It uses the client, not the module-level calls, because
-those keep global state.
+Only this module knows MLflow, `registry`, which reads what is kept here, and `served`, which MLflow runs. They use the
+client, not the module-level calls, because those keep global state.
 """
 
 from __future__ import annotations
@@ -27,9 +27,21 @@ if TYPE_CHECKING:
     from mlflow.models import Model
     from mlflow.tracking import MlflowClient
 
-__all__ = ["MODEL", "OFF", "SERVED_COLUMNS", "Run", "fetch_bundle", "flatten", "open_run"]
+__all__ = [
+    "EXPERIMENT",
+    "MODEL",
+    "OFF",
+    "SERVED_COLUMNS",
+    "STAGE_TAG",
+    "Run",
+    "flatten",
+    "open_run",
+    "quieten",
+    "told",
+]
 
 EXPERIMENT = "facade"
+STAGE_TAG = "facade.stage"
 OFF = "off"
 PACKAGES = ("facade-ssd", "dask", "mlflow", "numpy", "pillow", "pyarrow", "torch", "torchvision")
 # What MLflow takes: longer values are cut, more at once are refused, and so are other characters in a metric's name.
@@ -59,7 +71,7 @@ class Run:
 
         now = int(time.time() * 1000)
         entries = [Metric(key, float(value), now, 0) for key, value in metrics.items()]
-        with _told("the work is done, but "):
+        with told("the work is done, but "):
             self.client.log_batch(self.run_id, entries, [], [RunTag(key, value) for key, value in (tags or {}).items()])
 
     def log_series(self, rows: Sequence[Mapping[str, float]], key: str = "epoch") -> None:
@@ -75,7 +87,7 @@ class Run:
             for name, value in row.items()
             if name != key and math.isfinite(value)
         ]
-        with _told():
+        with told():
             for start in range(0, len(entries), METRICS):
                 self.client.log_batch(self.run_id, entries[start : start + METRICS], [], [])
 
@@ -85,7 +97,7 @@ class Run:
             return
         from mlflow.entities import Param
 
-        with _told():
+        with told():
             known = self.client.get_run(self.run_id).data.params
             flat = {key: value for key, value in flatten(settings).items() if key not in known}
             params = [Param(key, str(value)[:VALUE_LENGTH]) for key, value in flat.items()]
@@ -95,7 +107,7 @@ class Run:
     def log_files(self, paths: Iterable[Path]) -> None:
         """Keep some files with the run."""
         if self.client is not None and self.run_id is not None:
-            with _told("the work is done, but "):
+            with told("the work is done, but "):
                 for path in paths:
                     self.client.log_artifact(self.run_id, str(path))
 
@@ -106,7 +118,7 @@ class Run:
         from mlflow.entities import LoggedModelOutput
         from mlflow.models import Model
 
-        with _told("the bundle is written, but "), TemporaryDirectory() as temporary:
+        with told("the bundle is written, but "), TemporaryDirectory() as temporary:
             experiment = self.client.get_run(self.run_id).info.experiment_id
             logged = self.client.create_logged_model(experiment, MODEL, self.run_id)
             self.client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=0)])
@@ -114,28 +126,6 @@ class Run:
             _save_model(folder, model, Path(temporary) / MODEL)
             self.client.log_model_artifacts(logged.model_id, f"{temporary}/{MODEL}")
             self.client.finalize_logged_model(logged.model_id, "READY")
-
-
-def fetch_bundle(address: str, uri: str | None, folder: Path) -> Path:
-    """Return the bundle of a logged model (`models:/NAME@ALIAS`, `runs:/ID/model`), brought into a folder of bundles.
-
-    Its place there is named by its digest: commands that fetch the same one, or the next, do not disturb others.
-    """
-    _quieten()
-    from mlflow.artifacts import download_artifacts
-
-    from ssd import bundle_digest
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix=".") as elsewhere:
-        with _told(f"{address} cannot be had: "):
-            found = download_artifacts(
-                artifact_uri=f"{address}/artifacts/bundle", dst_path=elsewhere, tracking_uri=None if uri == OFF else uri
-            )
-        place = folder / bundle_digest(Path(found))[:16]
-        with suppress(OSError):  # another command was first with the same bundle
-            Path(found).rename(place)
-    return place
 
 
 @contextmanager
@@ -156,15 +146,15 @@ def open_run(name: str, uri: str | None, parent: str | None = None, resumed: str
         status = "KILLED"
         raise
     finally:
-        with _told():
+        with told():
             client.set_terminated(run_id, status)
 
 
 def _start(name: str, uri: str | None, parent: str | None, resumed: str | None) -> tuple[MlflowClient, str]:
-    _quieten()
+    quieten()
     from mlflow.tracking import MlflowClient
 
-    with _told():
+    with told():
         client = MlflowClient(tracking_uri=uri)
         if resumed is not None and _goes_on(client, resumed):
             return client, resumed
@@ -173,10 +163,11 @@ def _start(name: str, uri: str | None, parent: str | None, resumed: str | None) 
         return client, client.create_run(experiment_id, run_name=name, tags=_tags(name, parent)).info.run_id
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Set what MLflow reads when it is imported."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout has one line, the command's own
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of files that are fetched in a second
     os.environ.setdefault("MLFLOW_LOG_UV_FILES", "false")  # of whatever project lies where the command runs
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is away is told in seconds
     for noisy in ("alembic", "mlflow"):
@@ -219,8 +210,8 @@ def _save_model(bundle: Path, model: Model, folder: Path) -> None:
 
 
 @contextmanager
-def _told(before: str = "") -> Iterator[None]:
-    """Turn whatever MLflow's client raises into a sentence."""
+def told(before: str = "", what: str = "take this run", or_else: str = "give --tracking off") -> Iterator[None]:
+    """Turn whatever MLflow's client raises into a sentence: what it does not do, and what to do."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -228,12 +219,12 @@ def _told(before: str = "") -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
         reason = str(error).strip().splitlines()[0][:200]
-        advice = "look after its server and its address, or give --tracking off"
-        raise FacadeError(f"{before}MLflow does not take this run ({reason}); {advice}.") from None
+        advice = f"look after its server and its address, or {or_else}"
+        raise FacadeError(f"{before}MLflow does not {what} ({reason}); {advice}.") from None
 
 
 def _tags(name: str, parent: str | None) -> dict[str, str]:
-    tags = {"facade.stage": name, "mlflow.user": os.environ.get("USER", "")}
+    tags = {STAGE_TAG: name, "mlflow.user": os.environ.get("USER", "")}
     tags |= {"mlflow.parentRunId": parent} if parent else {}
     tags |= {f"version.{package}": found for package, found in _versions(PACKAGES).items()}
     commit = _commit()

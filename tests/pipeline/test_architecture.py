@@ -11,7 +11,7 @@ FILES = [path for package in ("pipeline", "ssd", "dags") for path in sorted((ROO
 ONLY_IN = {
     "dask": {"pipeline/parallel.py"},
     "distributed": {"pipeline/parallel.py"},
-    "mlflow": {"pipeline/tracking.py", "pipeline/served.py"},
+    "mlflow": {"pipeline/tracking.py", "pipeline/registry.py", "pipeline/served.py"},
     "onnx": {"pipeline/onnx_export.py"},
     "onnxruntime": {"pipeline/onnx_export.py"},
     "pickle": set(),

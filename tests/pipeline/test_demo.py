@@ -10,8 +10,9 @@ from PIL import Image
 def test_the_demo_draws_indexes_extracts_and_says_where_to_look(facade: Callable, tmp_path: Path) -> None:
     result = facade("demo", "--out", "out", "--images", 6)
     assert result.code == 0
-    assert list(result.line["stages"]) == ["index drawn", "index drawn_boxes", "extract", "describe", "calibrate"]
-    assert (result.line["rows_in"], result.line["rows_out"], result.line["rejected"]) == (42, 42, 0)
+    stages = ["index drawn", "index drawn_boxes", "extract", "describe", "calibrate", "report"]
+    assert list(result.line["stages"]) == stages
+    assert (result.line["rows_in"], result.line["rows_out"], result.line["rejected"]) == (54, 54, 0)
     sheet = tmp_path / "out/work/extract/drawings/drawn.jpg"
     assert str(sheet.relative_to(tmp_path)) in result.text
     with Image.open(sheet) as image:
