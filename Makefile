@@ -14,7 +14,7 @@ demo: $(READY)
 	@$(BIN)/facade demo --out demo > demo/summary.json
 
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff check .

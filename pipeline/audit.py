@@ -95,7 +95,10 @@ def _worth(judged: Judged, point: OperatingPoint) -> Floats:
 
 
 def _missing(judged: Judged, verdicts: Verdicts, worth: Floats) -> Iterator[_Suspect]:
-    """Yield detections on nothing that are likely of an object without a label, the best of each place."""
+    """Yield detections on nothing that are likely of an object without a label, the best of each place.
+
+    The likelihood says which; how sure one is cannot be more than what such a score is worth anywhere.
+    """
     likely = np.where(verdicts.kinds == BACKGROUND, worth, 0.0)
     for label in range(1, judged.truths.classes):
         own = judged.detections.labels == label
@@ -110,7 +113,7 @@ def _missing(judged: Judged, verdicts: Verdicts, worth: Floats) -> Iterator[_Sus
         for row in own:
             if all(_iou(judged.detections.boxes[row], judged.detections.boxes[other]) < TWICE for other in kept):
                 kept.append(row)
-                yield _Suspect(MISSING, float(likely[row]), detection=row)
+                yield _Suspect(MISSING, float(likely[row] * worth[row]), detection=row)
 
 
 def real(scores: npt.NDArray[Any], right: npt.NDArray[Any]) -> Floats:

@@ -40,6 +40,7 @@ from ssd.checkpoint import MODEL_FILE
 __all__ = ["STAGE", "EvaluateConfig", "run"]
 
 STAGE = Stage("evaluate", algorithm=1, rows_out=rows_of("judged"), primary=None)
+TEST: Final = "test"
 SUSPECTS_FILE: Final = "suspects.csv"
 
 
@@ -188,18 +189,19 @@ def _tell(context: Context, folder: StageFolder, bundle: Path | None) -> None:
             rows = headline(scores, split, protocol)
             told = [f"{label or 'mean'} {_points(row)}" for label, row in rows.items()]
             context.say(f"evaluate: {split}: {title}: {', '.join(told)}")
+    shown = TEST if TEST in splits else splits[-1]
     counting = {
         (row["label"], row["protocol"]): row["value"]
         for row in scores
-        if row["split"] == splits[-1] and row["protocol"].startswith("count_")
+        if row["split"] == shown and row["protocol"].startswith("count_")
     }
     labels = sorted({label for label, _ in counting})
-    told = [
-        f"{label} {counting[label, 'count_error_chosen']:.2f} ({counting[label, 'count_error_threshold']:.2f})"
-        for label in labels
-    ]
+    chosen, threshold = (
+        {label: counting[label, f"count_error_{name}"] for label in labels} for name in ("chosen", "threshold")
+    )
+    told = [f"{label or 'mean'} {chosen[label]:.2f} ({threshold[label]:.2f})" for label in labels]
     if told:
-        context.say(f"evaluate: {splits[-1]}: objects miscounted in a photo (by one threshold): {', '.join(told)}")
+        context.say(f"evaluate: {shown}: objects miscounted in a photo (by one threshold): {', '.join(told)}")
     suspects_found = len(folder.read("suspects", columns=["rank"]))
     context.say(f"evaluate: {suspects_found:,} labels to look at, in {folder.path / SUSPECTS_FILE}")
     if bundle:

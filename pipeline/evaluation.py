@@ -197,10 +197,12 @@ def _counting_rows(whole: Evaluation) -> list[dict[str, Any]]:
         for label, (ours, theirs) in errors.items():
             head = {"split": split, "dataset": ALL, "label": label, "part": ALL}
             figures = {"count_error_chosen": ours, "count_error_threshold": theirs, "count_error_gain": theirs - ours}
-            for protocol, values in figures.items():
+            positives = judged.truths.positives()
+            number = int(positives[1 + judged.classes.index(label)] if label else positives.sum())
+            for protocol, every in figures.items():
+                values = every[~np.isnan(every)]
                 low, high = _mean_interval(values, whole.resamples)
                 row = {"protocol": protocol, "value": float(values.mean()), "low": low, "high": high}
-                number = int(judged.truths.positives()[1 + judged.classes.index(label)])
                 rows.append({**head, **row, "positives": number, "images": len(values)})
     return rows
 

@@ -6,8 +6,9 @@ had: least squares on both.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -140,15 +141,34 @@ def numbers_true(judged: Judged) -> Ints:
     return numbers.reshape(-1, truths.classes)
 
 
-def counting_errors(judged: Judged, verdicts: Verdicts, point: OperatingPoint) -> dict[str, tuple[Floats, Floats]]:
-    """Return by class how far the numbers of chosen detections are off in each photo: of our choice, of a threshold."""
-    errors, true = {}, numbers_true(judged)
+def counting_errors(judged: Judged, verdicts: Verdicts, point: OperatingPoint) -> dict[str, tuple[Floats, ...]]:
+    """Return by class how far off the numbers of chosen detections are in each photo (B,): ours, and a threshold's.
+
+    NaN where a photo's annotation does not show the class; under "" the mean over the classes.
+    """
+    errors: dict[str, tuple[Floats, ...]] = {}
+    true = numbers_true(judged)
     for number, name in enumerate(judged.classes, start=1):
         if (own := point.classes.get(name)) is not None:
             seen = Seen.of(judged, verdicts, number)
             there = np.bincount(seen.images, minlength=int(seen.shown.sum()))
             ours = np.minimum(rounded(expected(own, seen)), there)
             theirs = seen.numbers_above(np.array([own.counting]))[0]
-            wanted = true[seen.shown, number]
-            errors[name] = (np.abs(ours - wanted).astype(np.float64), np.abs(theirs - wanted).astype(np.float64))
+            errors[name] = tuple(
+                _spread(np.abs(each - true[seen.shown, number]), seen.shown) for each in (ours, theirs)
+            )
+    if errors:
+        errors[""] = tuple(_mean([pair[which] for pair in errors.values()]) for which in (0, 1))
     return errors
+
+
+def _spread(values: npt.NDArray[Any], shown: Bools) -> Floats:
+    """Return the values of some photos in their places among all."""
+    spread = np.full(len(shown), np.nan)
+    spread[shown] = values
+    return spread
+
+
+def _mean(parts: Sequence[Floats]) -> Floats:
+    known = ~np.isnan(parts)
+    return np.where(known.any(axis=0), np.nansum(parts, axis=0) / np.maximum(known.sum(axis=0), 1), np.nan)

@@ -217,7 +217,10 @@ def counting_table(rows: Rows, classes: Sequence[str], split: str) -> Html:
     """Return by how many objects a photo's count is off: chosen photo by photo, and by one threshold."""
     own = {(row["label"], row["protocol"]): row for row in rows if row["protocol"].startswith("count_error_")}
     kinds = [f"count_error_{name}" for name in ("chosen", "threshold", "gain")]
-    cells = [[swatch(label), *(_objects(own.get((label, kind))) for kind in kinds)] for label in classes]
+    cells = [
+        [swatch(label) if label else "mean", *(_objects(own.get((label, kind))) for kind in kinds)]
+        for label in (*classes, ALL)
+    ]
     if not own:
         return Html("")
     head = ["class", "chosen by photo", "one threshold", "gain"]
