@@ -27,9 +27,10 @@ from pipeline.files import write_bytes
 from pipeline.progress import Progress
 from pipeline.schemas import content_digest, table_from_rows
 
-__all__ = ["PLAN", "SHARD_PHOTOS", "Archive", "Planned", "PlannedRows", "PlannedShard"]
+__all__ = ["PLAN", "SHARD_PHOTOS", "Archive", "Planned", "PlannedRows", "PlannedShard", "shard_size"]
 
-SHARD_PHOTOS: Final = 512
+# Photos of a shard at most, and of the first ones; each size lasts for so many shards and doubles then.
+SHARD_PHOTOS, FIRST_PHOTOS, LASTING = 512, 32, 8
 PLAN: Final = "_plan"
 NEW: Final = "_new"
 NAME: Final = re.compile(r"(\d{5,})-([0-9a-f]{16})\.parquet")
@@ -154,9 +155,9 @@ class Archive:
                     waiting.append(row)
                 elif place >= 0:
                     self._meet(known, place, row, changes)
-            while len(waiting) >= SHARD_PHOTOS:
-                self._write(new_folder, ordinal, waiting[:SHARD_PHOTOS])
-                ordinal, waiting = ordinal + 1, waiting[SHARD_PHOTOS:]
+            while len(waiting) >= (size := shard_size(ordinal)):
+                self._write(new_folder, ordinal, waiting[:size])
+                ordinal, waiting = ordinal + 1, waiting[size:]
             progress.advance(len(part))
             if room is not None and len(fresh) >= room and known.seen.all():
                 break
@@ -217,6 +218,15 @@ class Archive:
         for path in self.path.glob("*.parquet"):
             if path not in listed:
                 path.unlink()
+
+
+def shard_size(ordinal: int) -> int:
+    """Return how many photos a shard has, by its number alone.
+
+    The first are small, so that a few hundred photos keep all workers busy too; the others large, so that a city's are
+    no more tasks and files than need be.
+    """
+    return min(SHARD_PHOTOS, FIRST_PHOTOS << min(ordinal // LASTING, 10))
 
 
 def _hash(text: str) -> int:

@@ -37,6 +37,8 @@ class ClassPoint:
     Attributes:
         threshold: the score from which on F1 is best, with precision, recall and f1 there.
         counting: the score from which on the number of detections is nearest to that of objects, photo by photo.
+        by_number: whether each photo's choice follows from its own scores, or all are chosen from `counting` on: what
+            came nearer to the numbers of photos that neither was fitted to.
         scores: rising scores, and in `probabilities` what each is worth.
     """
 
@@ -45,6 +47,7 @@ class ClassPoint:
     recall: float
     f1: float
     counting: float
+    by_number: bool
     scores: tuple[float, ...]
     probabilities: tuple[float, ...]
 
@@ -80,7 +83,7 @@ class OperatingPoint:
         return hashlib.sha256(self.to_json()).hexdigest()
 
     def read(self, names: npt.NDArray[Any], images: npt.NDArray[Any], scores: npt.NDArray[Any]) -> tuple[Floats, Bools]:
-        """Return what detections are worth, and which are chosen: in each photo as many of a class as are expected.
+        """Return what detections are worth, and which are chosen: in a photo as many of a class as are expected there.
 
         A class that was not fitted has no probability (NaN), and what scores half is chosen.
         """
@@ -92,7 +95,8 @@ class OperatingPoint:
             probabilities[rows] = point.probability(scores[rows])
             _, first, own = np.unique(images[rows], return_index=True, return_inverse=True)
             numbers = rounded(np.bincount(own, probabilities[rows]))
-            chosen[rows] = np.arange(len(rows)) - first[own] < numbers[own]
+            best = np.arange(len(rows)) - first[own] < numbers[own]
+            chosen[rows] = best if point.by_number else scores[rows] >= point.counting
         return probabilities, chosen
 
 
@@ -116,6 +120,7 @@ def load_operating(folder: Path, model: str) -> OperatingPoint | None:
 
 def _tuples(point: Mapping[str, Any]) -> dict[str, Any]:
     own: dict[str, Any] = {key: float(value) for key, value in point.items() if not isinstance(value, list)}
+    own["by_number"] = bool(own["by_number"])
     own |= {key: tuple(map(float, value)) for key, value in point.items() if isinstance(value, list)}
     if len(own["scores"]) != len(own["probabilities"]) or not own["scores"]:
         raise ValueError("scores and probabilities are of different lengths")

@@ -1,7 +1,8 @@
 """How an operating point is found: what scores are worth, and from which score on F1 is best.
 
-What a score is worth rises with it, and is fitted to whether detections were right and to how many objects the photos
-had: least squares on both.
+What a score is worth rises with it, and is fitted to how many objects the photos had and to whether detections were
+right. Whether a photo is better chosen from by the sum of what its scores are worth or by one threshold for all photos,
+photos tell that neither was fitted to.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ from pipeline.verdicts import CORRECT, IGNORED, Verdicts
 
 __all__ = ["Seen", "counting_errors", "expected", "fit", "numbers_true"]
 
+FOLDS: Final = 5
+MOST_PHOTOS: Final = 3000  # more would tell no more of two dozen numbers
 KNOTS: Final = 24  # scores between which what they are worth goes straight
 EACH: Final = 0.3  # what it weighs that a detection is right, beside that the number of a photo is
 WHOLE: Final = 2.0  # what it weighs that the number of all photos together is right
+ROUNDS: Final = 6  # of least squares, each with the weights that make it one of absolute errors
 FIRM: Final = 1e4  # what it weighs that nothing is worth more than 1
 
 Floats = npt.NDArray[np.float64]
@@ -69,11 +73,21 @@ class Seen:
         scores = found.scores[rows].astype(np.float64)
         return cls(shown, places[found.images[rows]], scores, verdicts.kinds[rows] == CORRECT, missed)
 
+    @property
+    def photos(self) -> int:
+        """How many photos show the class."""
+        return int(self.shown.sum())
+
+    def of_photos(self, wanted: Bools) -> Seen:
+        """Return the detections of some of the photos that show the class, numbered anew."""
+        rows, numbers = wanted[self.images], np.cumsum(wanted) - 1
+        shown = np.ones(int(wanted.sum()), np.bool_)
+        return Seen(shown, numbers[self.images[rows]], self.scores[rows], self.hits[rows], 0)
+
     def numbers_above(self, thresholds: Floats) -> Ints:
         """Return (T, B) how many detections each photo has from each threshold on."""
-        photos = int(self.shown.sum())
         return np.stack(
-            [np.bincount(self.images[self.scores >= least], minlength=photos) for least in thresholds.tolist()]
+            [np.bincount(self.images[self.scores >= least], minlength=self.photos) for least in thresholds.tolist()]
         )
 
 
@@ -83,16 +97,41 @@ def _class_point(seen: Seen, true: Ints) -> ClassPoint:
     f1 = 2 * hits / (np.arange(1, len(hits) + 1) + positives)
     last = np.append(seen.scores[1:] < seen.scores[:-1], True)  # a threshold takes all of the same score
     best = int(np.flatnonzero(last)[np.argmax(f1[last])])
-    scores, probabilities = _calibrated(seen, true)
+    some = np.arange(len(true)) % -(-len(true) // MOST_PHOTOS) == 0
     return ClassPoint(
         threshold=float(seen.scores[best]),
         precision=round(float(hits[best] / (best + 1)), 4),
         recall=round(float(hits[best] / positives), 4),
         f1=round(float(f1[best]), 4),
-        counting=_counting_threshold(seen, true),
-        scores=tuple(float(score) for score in scores),
-        probabilities=tuple(float(value) for value in probabilities),
+        **_counting(seen.of_photos(some), true[some]),
     )
+
+
+def _counting(seen: Seen, true: Ints) -> dict[str, Any]:
+    """Return what of a class's point is fitted to the numbers of objects."""
+    scores, probabilities = _calibrated(seen, true)
+    return {
+        "counting": _counting_threshold(seen, true),
+        "by_number": _by_number(seen, true),
+        "scores": tuple(float(score) for score in scores),
+        "probabilities": tuple(float(value) for value in probabilities),
+    }
+
+
+def _by_number(seen: Seen, true: Ints) -> bool:
+    """Return whether sums come nearer to the numbers of photos that they were not fitted to than a threshold does."""
+    ours = theirs = 0.0
+    for fold in range(FOLDS):
+        kept = np.arange(len(true)) % FOLDS == fold
+        fitted, other = seen.of_photos(~kept), seen.of_photos(kept)
+        if not fitted.hits.any():
+            continue
+        worth = np.interp(other.scores, *_calibrated(fitted, true[~kept]))
+        number = rounded(np.bincount(other.images, worth, minlength=other.photos))
+        above = other.numbers_above(np.array([_counting_threshold(fitted, true[~kept])]))[0]
+        ours += float(np.abs(number - true[kept]).sum())
+        theirs += float(np.abs(above - true[kept]).sum())
+    return ours <= theirs
 
 
 def _counting_threshold(seen: Seen, true: Ints) -> float:
@@ -105,9 +144,9 @@ def _counting_threshold(seen: Seen, true: Ints) -> float:
 def _calibrated(seen: Seen, true: Ints) -> tuple[Floats, Floats]:
     """Return rising scores and what they are worth, from 0 to 1, rising too.
 
-    The worth of a score is a sum of steps of at least 0, one at each knot, which least squares find for three things at
-    once: that a photo's sum is its number of objects, that of all photos theirs, and that a detection's worth is 1 if
-    it is right and else 0.
+    The worth of a score is a sum of steps of at least 0, one at each knot, and of all together at most 1. They are
+    fitted to three things at once: that a photo's sum is its number of objects, by absolute errors, for some photos
+    have ten times as many as others; that the sum of all is theirs; and that a detection is worth 1 if it is right.
     """
     from scipy.optimize import nnls
 
@@ -115,21 +154,24 @@ def _calibrated(seen: Seen, true: Ints) -> tuple[Floats, Floats]:
     bins = np.searchsorted(knots, seen.scores, side="right") - 1
     sizes = np.bincount(bins, minlength=len(knots)).astype(np.float64)
     right = np.bincount(bins[seen.hits], minlength=len(knots))
-    each = np.tril(np.ones((len(knots), len(knots)))) * np.sqrt(sizes)[:, None]
-    rate = np.divide(right, np.sqrt(sizes), out=np.zeros(len(knots)), where=sizes > 0)
-    numbers = seen.numbers_above(knots).T.astype(np.float64)
-    at_most_one = np.ones((1, len(knots)))
+    each = EACH * np.tril(np.ones((len(knots), len(knots)))) * np.sqrt(sizes)[:, None]
+    rate = EACH * np.divide(right, np.sqrt(sizes), out=np.zeros(len(knots)), where=sizes > 0)
+    numbers, weights = seen.numbers_above(knots).T.astype(np.float64), np.ones(len(true))
     whole = WHOLE / np.sqrt(len(true))
-    wanted = np.concatenate([numbers, whole * numbers.sum(axis=0, keepdims=True), EACH * each, FIRM * at_most_one])
-    slack = np.append(np.zeros(len(wanted) - 1), FIRM)[:, None]  # what is left of 1 above the highest score
-    steps = nnls(np.hstack([wanted, slack]), np.concatenate([true, [whole * true.sum()], EACH * rate, [FIRM]]))[0][:-1]
+    fixed = np.concatenate([whole * numbers.sum(axis=0, keepdims=True), each, np.full((1, len(knots)), FIRM)])
+    slack = np.append(np.zeros(len(true) + len(fixed) - 1), FIRM)[:, None]  # what is left of 1 above the highest score
+    for _ in range(ROUNDS):
+        heavy = np.sqrt(weights / weights.mean())
+        wanted = np.hstack([np.concatenate([numbers * heavy[:, None], fixed]), slack])
+        steps = nnls(wanted, np.concatenate([true * heavy, [whole * true.sum()], rate, [FIRM]]))[0][:-1]
+        weights = 1 / np.maximum(np.abs(numbers @ steps - true), 1.0)
     middles = np.bincount(bins, seen.scores, minlength=len(knots)) / np.maximum(sizes, 1)
     return middles, np.minimum(np.cumsum(steps), 1.0)
 
 
 def expected(point: ClassPoint, seen: Seen) -> Floats:
     """Return (B,) how many objects of a class to expect in each photo."""
-    return np.bincount(seen.images, point.probability(seen.scores), minlength=int(seen.shown.sum())).astype(np.float64)
+    return np.bincount(seen.images, point.probability(seen.scores), minlength=seen.photos).astype(np.float64)
 
 
 def numbers_true(judged: Judged) -> Ints:
@@ -151,9 +193,9 @@ def counting_errors(judged: Judged, verdicts: Verdicts, point: OperatingPoint) -
     for number, name in enumerate(judged.classes, start=1):
         if (own := point.classes.get(name)) is not None:
             seen = Seen.of(judged, verdicts, number)
-            there = np.bincount(seen.images, minlength=int(seen.shown.sum()))
-            ours = np.minimum(rounded(expected(own, seen)), there)
             theirs = seen.numbers_above(np.array([own.counting]))[0]
+            there = np.bincount(seen.images, minlength=seen.photos)
+            ours = np.minimum(rounded(expected(own, seen)), there) if own.by_number else theirs
             errors[name] = tuple(
                 _spread(np.abs(each - true[seen.shown, number]), seen.shown) for each in (ours, theirs)
             )

@@ -135,3 +135,9 @@ def facade(tmp_path: Path, command: Callable[..., list[str]]) -> Callable[..., R
 def cards() -> Sequence[str]:
     """The demo's two cards: masks, and exact boxes."""
     return mask_card(), BOX_CARD
+
+
+@pytest.fixture
+def even_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans of archives have shards of one size from the first on."""
+    monkeypatch.setattr("pipeline.archive.shard_size", lambda _: 512)

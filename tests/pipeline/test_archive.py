@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.archive import SHARD_PHOTOS, Archive, Planned
+from pipeline.archive import SHARD_PHOTOS, Archive, Planned, shard_size
 from pipeline.errors import FacadeError
 
 from ..conftest import Quiet
@@ -15,6 +15,9 @@ from ..conftest import Quiet
 def rows(numbers: Iterable[int], stamp: str = "1") -> list[dict[str, Any]]:
     empty = {"inside": None, "latitude": None, "longitude": None, "heading": None, "extra": None}
     return [{"image_id": f"{number}.jpg", "uri": f"/{number}.jpg", "stamp": stamp, **empty} for number in numbers]
+
+
+pytestmark = pytest.mark.usefixtures("even_shards")
 
 
 def update(archive: Archive, listed: list[dict[str, Any]], limit: int | None = None) -> Planned:
@@ -27,6 +30,25 @@ def planned(archive: Archive) -> list[list[str]]:
 
 def names(numbers: Iterable[int]) -> list[str]:
     return [f"{number}.jpg" for number in numbers]
+
+
+def test_the_first_shards_are_small_and_the_others_of_one_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert [shard_size(ordinal) for ordinal in (0, 7, 8, 16, 24, 31, 32, 10_000)] == [
+        32,
+        32,
+        64,
+        128,
+        256,
+        256,
+        512,
+        512,
+    ]
+    archive = Archive(tmp_path)
+    update(archive, rows(range(450)))
+    assert [len(shard.rows) for shard in archive.shards()] == [*[32] * 8, 64, 64, 64, 2]
+    update(archive, rows(range(500)))
+    assert [len(shard.rows) for shard in archive.shards()] == [*[32] * 8, 64, 64, 64, 2, 50]
 
 
 def test_photos_come_into_shards_of_one_size(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from ssd import SSD, BackboneConfig, Bundle, Detector, ModelConfig, preset, save
 
 from ..conftest import Quiet
 
+pytestmark = pytest.mark.usefixtures("even_shards")
 BOX = (40, 16, 88, 64)  # in multiples of 8, so that JPEG files show it sharply at any scale
 SIZE = (160, 96)  # width, height
 

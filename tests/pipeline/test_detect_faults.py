@@ -26,7 +26,7 @@ from .test_faults import fill, small_disk, workers_of
 __all__ = ["small_disk"]  # a fixture
 
 HERE = Path(__file__).parent
-PHOTOS = 5_000  # ten shards
+PHOTOS = 5_000  # 35 shards
 TABLES = ("photos", "detections", "rejected")
 
 

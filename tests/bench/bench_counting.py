@@ -1,0 +1,85 @@
+"""How far off the numbers of chosen detections are, chosen photo by photo and by the best threshold.
+
+python tests/bench/bench_counting.py drawn BUNDLE [PHOTOS]
+python tests/bench/bench_counting.py work WORK
+
+`drawn`: streets that no training has seen. `work`: what `facade detect WORK` has found there. Half of the photos are
+fitted on and the other half judged by, and the halves change places; five times, dealt at random.
+"""
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import detect, extract, index
+from pipeline.dataset import card_of
+from pipeline.demo import BOX_CARD
+from pipeline.finding import DetectConfig, bundle_finder
+from pipeline.judged import Judged, join, judged_images
+from pipeline.operating_fit import counting_errors, fit
+from pipeline.parallel import Workers
+from pipeline.resampled import drawings, interval
+from pipeline.stage import Context
+from pipeline.synthetic import write_dataset
+from pipeline.verdicts import judge
+
+TIMES = 5
+
+
+def drawn(bundle: Path, count: int, folder: Path) -> Judged:
+    """Return so many drawn streets with what a bundle finds in them."""
+    write_dataset(folder / "streets", count, seed=77_000)
+    context = Context(folder / "work", Workers(), "off")
+    index.run(context, index.IndexConfig(), card_of(BOX_CARD, "here"), BOX_CARD, str(folder / "streets"))
+    extract.run(context, extract.ExtractConfig(drawings=0))
+    place = context.folder("detect").path
+    job = detect.Job(str(context.work), bundle_finder(bundle, chooses=False), place, split="all")
+    detect.run(context, DetectConfig(), job)
+    return judged_of(context.work)
+
+
+def judged_of(work: Path) -> Judged:
+    """Return what was found in a work folder beside what is true."""
+    folders = [Context(work).folder(stage) for stage in ("detect", "index", "extract")]
+    images, _ = judged_images(*folders)
+    return join(images, folders[0], folders[2], [])
+
+
+def errors_of(judged: Judged) -> Iterator[dict[str, tuple[np.ndarray, ...]]]:
+    """Yield the errors of each half, fitted on the other, for each dealing."""
+    generator = np.random.default_rng(0)
+    for _ in range(TIMES):
+        first = np.zeros(len(judged.images), np.bool_)
+        first[generator.permutation(len(first))[: len(first) // 2]] = True
+        halves = [judged.of_images(first), judged.of_images(~first)]
+        for fitted, other in (halves, halves[::-1]):
+            point = fit(fitted, judge(fitted.detections, fitted.truths), "", "")
+            yield counting_errors(other, judge(other.detections, other.truths), point)
+
+
+def tell(judged: Judged) -> None:
+    found = list(errors_of(judged))
+    print(f"{len(judged.images)} photos\n\n| class | by photo | by threshold | gain | 95 % of drawings |")
+    print("| --- | --- | --- | --- | --- |")
+    for label in [*judged.classes, ""]:
+        ours, theirs = (np.concatenate([one[label][which] for one in found]) for which in (0, 1))
+        known = ~np.isnan(ours)
+        gain = (theirs - ours)[known]
+        each = gain.reshape(TIMES, -1).mean(axis=0) if known.all() else gain
+        low, high = interval(drawings(len(each)).astype(np.float64) @ each / len(each))
+        figures = (
+            f"{ours[known].mean():.3f} | {theirs[known].mean():.3f} | {gain.mean():+.3f} | {low:+.3f} to {high:+.3f}"
+        )
+        print(f"| {label or 'mean'} | {figures} |")
+
+
+if __name__ == "__main__":
+    what, place, *more = sys.argv[1:]
+    if what == "work":
+        tell(judged_of(Path(place)))
+    else:
+        with tempfile.TemporaryDirectory() as name:
+            tell(drawn(Path(place).resolve(), int(more[0]) if more else 600, Path(name)))
