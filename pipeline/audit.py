@@ -21,7 +21,7 @@ from pipeline.scoring import parts_of
 from pipeline.verdicts import BACKGROUND, CLASS, CORRECT, Verdicts
 from ssd import DetectionRows, TruthRows, match_rows
 
-__all__ = ["MISSING", "OTHER_CLASS", "UNFOUND", "suspects", "without_suspects"]
+__all__ = ["MISSING", "OTHER_CLASS", "SURE", "UNFOUND", "suspects", "without_suspects"]
 
 MISSING, UNFOUND, OTHER_CLASS = "missing", "unfound", "class"
 SURE: Final = 0.5  # what a detection must be worth to doubt the class of a label
@@ -59,7 +59,9 @@ def without_suspects(judged: Judged, rows: Sequence[Mapping[str, Any]]) -> Judge
     ids = np.array([name in boxes for name in judged.box_ids.to_pylist()], np.bool_)
     plain = np.zeros(len(ids), np.bool_) if judged.truths.ignore is None else judged.truths.ignore
     places = {name: number for number, name in enumerate(judged.column("image_id").tolist())}
-    extra = [row for row in rows if row["kind"] == MISSING]
+    extra = [
+        row if row["kind"] == MISSING else {**row, "label": row["found_label"]} for row in rows if row["detection_id"]
+    ]
     more = _Extra(
         np.array([places[row["image_id"]] for row in extra], np.int64),
         np.array([1 + judged.classes.index(row["label"]) for row in extra], np.int64),
@@ -158,7 +160,7 @@ def _unfound(judged: Judged, verdicts: Verdicts) -> Iterator[_Suspect]:
     turned = DetectionRows(truths.images, truths.labels, scores, truths.boxes)  # each truth with what was found
     near = match_rows(turned, TruthRows(found.images, found.labels, found.boxes, truths.classes)).iou
     missed, sizes = verdicts.missed(), parts_of(judged)["size"]
-    groups = truths.labels.astype(np.int64) * 8 + sizes
+    groups = truths.labels.astype(np.int64) * 8 + np.maximum(sizes, 0)
     counted = np.ones(len(truths), np.bool_) if truths.ignore is None else ~truths.ignore
     asked, hits = (np.bincount(groups[which], minlength=8 * truths.classes) for which in (counted, counted & ~missed))
     share = hits / np.maximum(asked, 1)

@@ -193,7 +193,7 @@ class Comparison:
         if one.photos < FEWEST:
             return f"whether {second} is better than {first} cannot be told from so few: {spread}, {where}"
         if one.verdict == SAME:
-            return f"between {second} and {first} is no difference beyond noise: {spread}, {where}"
+            return f"no difference beyond noise between {second} and {first}: {spread}, {where}"
         return f"{second} is {one.verdict} than {first} beyond noise: {spread}, {where}"
 
 

@@ -28,7 +28,7 @@ TABLES = {
     "report": "pipeline.report:ReportConfig",
 }
 # Settings that may name a file.
-FILES = {"train": ("start", "priors"), "extract": ("corrections",), "evaluate": ("detections",)}
+FILES = {"train": ("start", "priors"), "evaluate": ("detections",)}
 
 
 class Settings(BaseModel):

@@ -267,7 +267,8 @@ def _work(folder: StageFolder, config: DetectConfig, job: Job, planned: Sequence
     return Plan(
         shards,
         partial(find_rows, finder=job.finder, config=config),
-        {"detect": config.model_dump(), "source": job.source, "model": job.finder.digest, "bundle": job.finder.path},
+        {"detect": config.model_dump(), "source": job.source, "model": job.finder.digest, "bundle": job.finder.path}
+        | {"classes": list(job.finder.classes)},
         folder=folder,
         again=again,
     )

@@ -8,8 +8,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -21,19 +22,20 @@ from pydantic import Field
 from pipeline.config import Settings
 from pipeline.describe import require_fresh
 from pipeline.errors import FacadeError
-from pipeline.evaluation import Evaluation, evaluate_images
+from pipeline.evaluation import FIT, Evaluation, evaluate_images
 from pipeline.evaluation_figures import draw_evaluation
 from pipeline.files import json_digest, write_bytes
 from pipeline.judged import join, judged_images
 from pipeline.lock import locked
-from pipeline.operating import OPERATING_FILE
+from pipeline.operating import OPERATING_FILE, OperatingPoint
 from pipeline.parallel import Workers
 from pipeline.promotion import register_candidate
+from pipeline.registry import open_store
 from pipeline.rows import rows_of
 from pipeline.scoring import ALL, HEADLINE, headline
 from pipeline.stage import Context, Outcome, Plan, Stage, run_stage
 from pipeline.store import Receipt, Shard, StageFolder
-from pipeline.tracking import open_run
+from pipeline.tracking import OFF, open_run
 from ssd import bundle_digest
 from ssd.checkpoint import MODEL_FILE
 
@@ -42,6 +44,7 @@ __all__ = ["STAGE", "EvaluateConfig", "run"]
 STAGE = Stage("evaluate", algorithm=1, rows_out=rows_of("judged"), primary=None)
 TEST: Final = "test"
 SUSPECTS_FILE: Final = "suspects.csv"
+CONCLUDED: Final = "_concluded.json"
 
 
 class EvaluateConfig(Settings):
@@ -65,13 +68,13 @@ def run(context: Context, config: EvaluateConfig) -> Outcome:
     context = replace(context, workers=Workers(count=0))
     with locked(folder.path, reads=[index.path, extract.path, detect.path]):
         boxes, found = require_fresh(index, extract), detect.require_manifest()
-        model = str(found.settings.get("model", ""))
-        bundle = _bundle(found.settings, model)
-        images, strangers = judged_images(detect, index, extract)
-        decided = [STAGE.algorithm, boxes.digest, found.digest, model, config.model_dump(exclude={"detections"})]
+        model, classes = str(found.settings.get("model", "")), found.settings.get("classes", ())
+        images, strangers, unseen = judged_images(detect, index, extract)
+        kept = config.model_dump(exclude={"detections"})
+        decided = [STAGE.algorithm, boxes.digest, found.digest, model, list(classes), kept]
         rows = [{"image_id": name, "uri": ""} for name in images["image_id"].to_pylist()]
         shard = Shard("all", 0, json_digest([decided, json_digest([row["image_id"] for row in rows])]), rows)
-        load = partial(join, images, detect, extract, _classes(bundle))
+        load = partial(join, images, detect, extract, classes)
         settings = {"evaluate": config.model_dump(), "extract": boxes.digest, "detect": found.digest, "model": model}
         plan = Plan(
             [shard],
@@ -82,51 +85,67 @@ def run(context: Context, config: EvaluateConfig) -> Outcome:
         outcome = run_stage(STAGE, context, plan)
         if strangers:
             context.say(f"evaluate: {strangers:,} photos of {detect.path} have no truth here and are left out")
-        _conclude(context, folder, outcome, load, model, bundle)
-        _tell(context, folder, bundle)
+        if unseen:
+            context.say(f"evaluate: {unseen:,} photos with truth were rejected or not looked at, and are not judged")
+        _conclude(context, folder, outcome, load, _Model(model, str(found.settings.get("bundle") or "")))
+        _tell(context, folder)
         return outcome
+
+
+@dataclass(frozen=True)
+class _Model:
+    """The model that found: its digest, and where its bundle lay then."""
+
+    digest: str
+    path: str
+
+    @property
+    def bundle(self) -> Path | None:
+        """The bundle, if it is still there."""
+        place = Path(self.path)
+        return place if (place / MODEL_FILE).is_file() and bundle_digest(place) == self.digest else None
 
 
 def _detections(context: Context, config: EvaluateConfig) -> StageFolder:
     place = Path(config.detections).absolute() if config.detections else None
     folder = StageFolder(context.work, "detect", context.patience, place)
     if folder.manifest() is None:
-        raise FacadeError(f"{folder.path} has no finished detections; run `facade detect {context.work}` first.")
+        out = f" --out {place}" if place else ""
+        raise FacadeError(f"{folder.path} has no finished detections; run `facade detect {context.work}{out}` first.")
     return folder
 
 
-def _bundle(settings: Mapping[str, Any], model: str) -> Path | None:
-    """Return the bundle that found, if it is still where it was."""
-    place = Path(settings.get("bundle") or "")
-    return place if (place / MODEL_FILE).is_file() and bundle_digest(place) == model else None
+def _conclude(context: Context, folder: StageFolder, outcome: Outcome, load: Any, model: _Model) -> None:
+    """Write what other programs read, tell MLflow, and note last that it is done: killed, it is done again."""
+    bundle, marker = model.bundle, folder.path / CONCLUDED
+    store = context.tracking or os.environ.get("MLFLOW_TRACKING_URI", "")
+    note = json.dumps({"digest": outcome.digest, "tracking": store, "bundle": bundle and str(bundle)}).encode()
+    files = [folder.path / OPERATING_FILE, folder.path / SUSPECTS_FILE]
+    if bundle:
+        files.append(bundle / OPERATING_FILE)
+    if marker.is_file() and marker.read_bytes() == note and all(path.is_file() for path in files):
+        return
+    point = Evaluation(load(), model.digest, 0).point
+    write_bytes(files[0], point.to_json(), context.patience)
+    write_bytes(files[1], _csv(folder.read("suspects")), context.patience)
+    if bundle is None and model.path:
+        context.say(f"evaluate: the bundle is no longer in {model.path}, and gets neither thresholds nor a version")
+    if bundle:
+        _hand_over(context, folder, outcome, point, bundle)
+    write_bytes(marker, note, context.patience)
 
 
-def _classes(bundle: Path | None) -> list[str]:
-    if bundle is None:
-        return []
-    return list(json.loads((bundle / MODEL_FILE).read_bytes())["classes"])
-
-
-def _conclude(
-    context: Context, folder: StageFolder, outcome: Outcome, load: Any, model: str, bundle: Path | None
-) -> None:
-    """Write what other programs read, beside the tables and beside the bundle, and tell the bundle's training run."""
-    place = folder.path / OPERATING_FILE
-    if outcome.changed or not place.is_file():
-        point = Evaluation(load(), model, 0).point
-        write_bytes(place, point.to_json(), context.patience)
-        write_bytes(folder.path / SUSPECTS_FILE, _csv(folder.read("suspects")), context.patience)
-    beside = bundle / OPERATING_FILE if bundle else None
-    if bundle and beside and (not beside.is_file() or beside.read_bytes() != place.read_bytes()):
-        write_bytes(beside, place.read_bytes(), context.patience)
-    if outcome.changed and bundle:
-        _log_beside_training(context, folder, bundle, outcome)
-        if _has_learnt_from_all(bundle):
-            context.say(
-                f"evaluate: {bundle} has learnt from all photos, whatever their split: these figures say little"
-            )
-        else:
-            register_candidate(context.tracking, bundle, folder, context.say)
+def _hand_over(context: Context, folder: StageFolder, outcome: Outcome, point: OperatingPoint, bundle: Path) -> None:
+    """Give the operating point to the bundle, and the figures to MLflow."""
+    if point.split == FIT or not (bundle / OPERATING_FILE).is_file():  # one that is fitted on val is not given up
+        write_bytes(bundle / OPERATING_FILE, point.to_json(), context.patience)
+    if context.tracking == OFF:
+        return
+    _log_beside_training(context, folder, bundle, outcome)
+    if _has_learnt_from_all(bundle):
+        context.say(f"evaluate: {bundle} has learnt from all photos, these among them: the figures say little")
+    else:
+        register_candidate(context.tracking, bundle, folder, context.say)
 
 
 def _has_learnt_from_all(bundle: Path) -> bool:
@@ -136,12 +155,16 @@ def _has_learnt_from_all(bundle: Path) -> bool:
 
 
 def _log_beside_training(context: Context, folder: StageFolder, bundle: Path, outcome: Outcome) -> None:
-    trained = json.loads((bundle / MODEL_FILE).read_bytes()).get("trained", {}).get("run_id")
+    store = open_store(context.tracking)
+    trained = json.loads((bundle / MODEL_FILE).read_bytes()).get("trained", {}).get("run_id") or ""
+    known = [run_id for run_id in (outcome.run_id or "", trained) if store.run(run_id) is not None]
     scores, files = folder.read("scores").to_pylist(), _artifacts(folder)
-    for run_id in {outcome.run_id, trained} - {None}:
-        with open_run(STAGE.name, context.tracking, resumed=run_id) as tracked:
+    for run_id in known or [None]:
+        with open_run(STAGE.name, context.tracking, context.parent(), resumed=run_id) as tracked:
             tracked.log(_metrics(scores), {"evaluated": outcome.digest})
             tracked.log_files(files)
+    if trained in known:
+        store.add_to_model(trained, bundle / OPERATING_FILE)
 
 
 def _artifacts(folder: StageFolder) -> list[Path]:
@@ -181,9 +204,12 @@ def _draw(folder: StageFolder, most: int, load: Any, model: str, receipts: Seque
 TABLES: Final = ("scores", "curves", "diagnosis", "judged", "suspects")
 
 
-def _tell(context: Context, folder: StageFolder, bundle: Path | None) -> None:
+def _tell(context: Context, folder: StageFolder) -> None:
     scores = folder.read("scores").to_pylist()
     splits = sorted({row["split"] for row in scores})
+    if not splits:
+        context.say("evaluate: there is no box to find in these photos, and so there are no figures")
+        return
     for split in splits:
         for protocol, title in ((HEADLINE, "VOC mAP at IoU .5"), ("voc11_75", "at .75"), ("coco_100", "COCO mAP")):
             rows = headline(scores, split, protocol)
@@ -204,8 +230,11 @@ def _tell(context: Context, folder: StageFolder, bundle: Path | None) -> None:
         context.say(f"evaluate: {shown}: objects miscounted in a photo (by one threshold): {', '.join(told)}")
     suspects_found = len(folder.read("suspects", columns=["rank"]))
     context.say(f"evaluate: {suspects_found:,} labels to look at, in {folder.path / SUSPECTS_FILE}")
-    if bundle:
-        context.say(f"evaluate: thresholds and what scores are worth are in {bundle / OPERATING_FILE}")
+    fitted = json.loads((folder.path / OPERATING_FILE).read_bytes())["split"]
+    told = (
+        "" if fitted == FIT else f", fitted on {fitted}, for none of val was looked at: they say nothing of themselves"
+    )
+    context.say(f"evaluate: thresholds, and what scores are worth, are in {folder.path / OPERATING_FILE}{beware}")
 
 
 def _points(row: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from pipeline.audit import suspects, without_suspects
+from pipeline.audit import SURE, suspects, without_suspects
 from pipeline.judged import Judged
 from pipeline.operating import OperatingPoint
 from pipeline.operating_fit import counting_errors, fit
@@ -19,7 +19,7 @@ from pipeline.scoring import ALL, PARTS, parts_of, score_rows
 from pipeline.verdicts import ERRORS, KINDS, Verdicts, costs, judge
 from ssd import curves
 
-__all__ = ["Evaluation", "evaluate_images", "read_all"]
+__all__ = ["FIT", "Evaluation", "evaluate_images", "read_all"]
 
 FIT: Final = "val"
 POINTS: Final = 200  # of a curve
@@ -75,7 +75,8 @@ def evaluate_images(judged: Judged, model: str, resamples: int) -> dict[str, pa.
     """Return all tables of the stage."""
     whole = Evaluation(judged, model, resamples)
     plain = score_rows(judged, resamples)
-    clean = score_rows(without_suspects(judged, whole.suspects), 0) if whole.suspects else []
+    sure = [row for row in whole.suspects if row["sure"] >= SURE]
+    clean = score_rows(without_suspects(judged, sure), 0) if sure else []
     kept = [{**row, "part": "without suspects"} for row in clean if row["part"] == ALL and row["dataset"] == ALL]
     rows = {
         "scores": [*plain, *kept, *_counting_rows(whole)],
@@ -145,7 +146,7 @@ def _truths_table(whole: Evaluation) -> pa.Table:
         "ignore": ~_counted(judged),
         "found": verdicts.found,
         "chosen": _counted(judged) & ~verdicts.missed(whole.choice[1]),
-        **{kind: pa.array(names).take(pa.array(parts[kind])) for kind, names in PARTS.items()},
+        **{kind: pa.array(["", *names]).take(pa.array(1 + parts[kind])) for kind, names in PARTS.items()},
         **{name: judged.truths.boxes[:, axis].astype(np.float32) for axis, name in enumerate(COORDINATES)},
     }
     return pa.Table.from_pydict(columns, schema=SCHEMAS["truths"])
@@ -201,6 +202,8 @@ def _counting_rows(whole: Evaluation) -> list[dict[str, Any]]:
             number = int(positives[1 + judged.classes.index(label)] if label else positives.sum())
             for protocol, every in figures.items():
                 values = every[~np.isnan(every)]
+                if not len(values):
+                    continue
                 low, high = _mean_interval(values, whole.resamples)
                 row = {"protocol": protocol, "value": float(values.mean()), "low": low, "high": high}
                 rows.append({**head, **row, "positives": number, "images": len(values)})

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from pipeline.annotations import LabelRuns, annotation_bytes, read_annotation
 from pipeline.config import Settings
-from pipeline.corrections import corrected, read_corrections
+from pipeline.corrections import CORRECTIONS, check_corrections, corrected, read_corrections
 from pipeline.dataset import Card, card_of
 from pipeline.drawing import draw_samples
 from pipeline.errors import StaleInputError
@@ -44,13 +44,11 @@ class ExtractConfig(Settings):
         recipe: components, or the report's own.
         bridge: join what an occluder parts, across gaps up to this share of the width.
         drawings: drawn photos a dataset.
-        corrections: a CSV of labels that a person found to be wrong, as `evaluate` proposes them; they are ignored.
     """
 
     recipe: Literal["components", "epfl"] = "components"
     bridge: float = Field(default=0.0, ge=0.0, le=1.0)
     drawings: int = Field(default=12, ge=0)
-    corrections: str | None = None
 
 
 def objects_of(card: Card, config: ExtractConfig, row: Mapping[str, Any], data: bytes) -> tuple[Objects, float, str]:
@@ -116,12 +114,12 @@ def run(context: Context, config: ExtractConfig) -> Outcome:
     index, folder = context.folder("index"), context.folder(STAGE.name)
     index_digest(index)  # before a lock makes folders: a mistyped --work must leave none
     with locked(folder.path, reads=[index.path]):
-        images = _with_corrections(context, index.read("images").to_pylist(), config)
+        images = _with_corrections(context, index.read("images").to_pylist())
         cards = read_cards(index)
         function = partial(extract_rows, cards=cards, config=config)
         shards = []
         for name, card in cards.items():
-            decided = [STAGE.algorithm, card.model_dump(), config.model_dump(exclude={"drawings", "corrections"})]
+            decided = [STAGE.algorithm, card.model_dump(), config.model_dump(exclude={"drawings"})]
             rows = [row for row in images if row["dataset"] == name]
             shards += shards_of(name, rows, partial(_shard_digest, decided))
         draw = partial(_draw, folder, images, config.drawings)
@@ -144,13 +142,17 @@ def index_digest(index: StageFolder) -> str:
     return index.require_manifest().digest
 
 
-def _with_corrections(context: Context, images: list[dict[str, Any]], config: ExtractConfig) -> list[dict[str, Any]]:
-    """Return the images, those that have corrections with them."""
-    if config.corrections is None:
+def _with_corrections(context: Context, images: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the images, those that have corrections in the work folder with them."""
+    path = context.work / CORRECTIONS
+    if not path.is_file():
         return images
-    found = read_corrections(Path(config.corrections))
-    if strange := sorted(found.keys() - {row["image_id"] for row in images}):
-        context.say(f"extract: {len(strange)} images of {config.corrections} are not indexed, as {strange[0]}")
+    found, known = read_corrections(path), {row["image_id"]: row for row in images}
+    check_corrections(path, found, known)
+    if strange := sorted(found.keys() - known.keys()):
+        context.say(f"extract: {len(strange)} images of {path} are not indexed, as {strange[0]}")
+    count = sum(len(own) for name, own in found.items() if name in known)
+    context.say(f"extract: {count} labels are ignored, as {path} says")
     return [{**row, "corrections": found[row["image_id"]]} if row["image_id"] in found else row for row in images]
 
 

@@ -96,6 +96,10 @@ class Finder(Protocol):
         """Where it lies, for those who want to know more of it."""
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """What it can find."""
+
+    @property
     def operating(self) -> str | None:
         """What its operating point is, if it has one."""
 
@@ -110,6 +114,7 @@ class BundleFinder:
     path: str
     digest: str
     operating: str | None = None
+    classes: tuple[str, ...] = ()
 
     def open(self, config: DetectConfig) -> Opened:
         """Return the bundle's network on this process's device."""
@@ -125,10 +130,10 @@ def bundle_finder(folder: Path, chooses: bool = True) -> BundleFinder:
     from pipeline.bundle import open_bundle
     from ssd import bundle_digest
 
-    open_bundle(folder)
+    classes = tuple(open_bundle(folder).model.config.classes)
     digest = bundle_digest(folder)
     point = load_operating(folder, digest) if chooses else None
-    return BundleFinder(str(folder.absolute()), digest, point.digest if point else None)
+    return BundleFinder(str(folder.absolute()), digest, point.digest if point else None, classes)
 
 
 @lru_cache(1)

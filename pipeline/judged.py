@@ -69,20 +69,26 @@ class Judged:
         return self.of_images(self.column("split") == split)
 
 
-def judged_images(detect: StageFolder, index: StageFolder, extract: StageFolder) -> tuple[pa.Table, int]:
-    """Return the photos that were looked at and have truth, by id, and how many were looked at and have none."""
+def judged_images(detect: StageFolder, index: StageFolder, extract: StageFolder) -> tuple[pa.Table, int, int]:
+    """Return the photos that were looked at and have truth, by id.
+
+    And how many were looked at and have none, and how many of the same datasets and splits have truth and were rejected
+    or not looked at.
+    """
     photos = detect.read("photos", columns=["image_id", "status"])
     done = photos["image_id"].filter(pc.equal(photos["status"], "done"))
     read = extract.read("extracts", columns=["image_id"])["image_id"]
-    images = index.read("images", columns=list(IMAGE_COLUMNS))
-    images = images.filter(pc.and_(pc.is_in(images["image_id"], done), pc.is_in(images["image_id"], read)))
+    every = index.read("images", columns=list(IMAGE_COLUMNS))
+    every = every.filter(pc.is_in(every["image_id"], read))
+    images = every.filter(pc.is_in(every["image_id"], done))
     if not len(images):
         ours, theirs = (column[0].as_py() if len(column) else "nothing" for column in (done, read))
         raise FacadeError(
             f"no photo of {detect.path} has truth in {index.work}: its ids are like {ours!r}, those with truth like "
             f"{theirs!r}; find in the work folder itself, with `facade detect {index.work}`."
         )
-    return images.sort_by("image_id"), len(done) - len(images)
+    alike = pc.and_(*(pc.is_in(every[name], pc.unique(images[name])) for name in ("dataset", "split")))
+    return images.sort_by("image_id"), len(done) - len(images), pc.sum(alike).as_py() - len(images)
 
 
 def join(images: pa.Table, detect: StageFolder, extract: StageFolder, known: Sequence[str]) -> Judged:

@@ -88,7 +88,9 @@ def promote(store: Store, name: str = NAME) -> Promotion:
     """Return what became of the candidate: the champion, if there is none or if it is better beyond noise."""
     candidate, champion = store.version(name, CANDIDATE), store.version(name, CHAMPION)
     if candidate is None:
-        raise FacadeError(f"{name} has no candidate; train, detect and `facade evaluate`, which registers one.")
+        raise FacadeError(
+            f"{name} has no candidate; train, detect and evaluate with this same --tracking, and it has one."
+        )
     found = _decided(store, candidate, champion)
     if champion is None or champion.number != candidate.number:  # a champion keeps the reason that made it one
         store.tag_version(candidate, {REASON: found.reason})

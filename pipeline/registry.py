@@ -6,7 +6,9 @@ here.
 
 from __future__ import annotations
 
+import hashlib
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
@@ -16,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import FacadeError, UsageError
 from pipeline.tracking import EXPERIMENT, MODEL, OFF, STAGE_TAG, quieten, told
-from ssd import bundle_digest
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -26,6 +27,7 @@ __all__ = ["Record", "Store", "Version", "fetch_bundle", "open_store"]
 PAGE = 200  # runs that are asked for at a time
 ID = re.compile(r"[0-9a-f]{32}")
 NAMED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<number>\d+))")
+BUNDLE = "artifacts/bundle"  # in a logged model
 LOGGED = re.compile(rf"runs:/(?P<run>{ID.pattern})/{MODEL}")
 
 
@@ -127,6 +129,15 @@ class Store:
             place, model = logged.artifact_location, logged.model_id
             return _version(self.client.create_model_version(name, place, run_id, dict(tags), model_id=model))
 
+    def add_to_model(self, run_id: str, file: Path) -> None:
+        """Put a file beside the bundle in the model that a run has logged, if it has one."""
+        with _told(), TemporaryDirectory() as temporary:
+            if (logged := self._logged_model(run_id)) is not None:
+                place = Path(temporary) / BUNDLE
+                place.mkdir(parents=True)
+                shutil.copy(file, place)
+                self.client.log_model_artifacts(logged.model_id, temporary)
+
     def tag_version(self, version: Version, tags: Mapping[str, str]) -> None:
         """Tag a version; a tag that it has already gets the new value."""
         with _told():
@@ -163,7 +174,7 @@ class Store:
 def fetch_bundle(address: str, uri: str | None, folder: Path) -> Path:
     """Return the bundle of a logged model (`models:/NAME@ALIAS`, `runs:/ID/model`), brought into a folder of bundles.
 
-    Its place there is named by its digest: commands that fetch the same one, or the next, do not disturb others.
+    Its place there is named by what is in it: commands that fetch the same one, or the next, do not disturb others.
     """
     place = open_store(None if uri == OFF else uri).place(address)
     from mlflow.artifacts import download_artifacts
@@ -171,11 +182,12 @@ def fetch_bundle(address: str, uri: str | None, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".") as elsewhere:
         with _told(f"{address} cannot be had: "):
-            source = f"{place}/artifacts/bundle"
+            source = f"{place}/{BUNDLE}"
             found = download_artifacts(
                 artifact_uri=source, dst_path=elsewhere, tracking_uri=None if uri == OFF else uri
             )
-        own = folder / bundle_digest(Path(found))[:16]
+        beside = sorted(path.read_bytes() for path in Path(found).iterdir() if path.suffix == ".json")
+        own = folder / hashlib.sha256(b"".join(beside)).hexdigest()[:16]
         with suppress(OSError):  # another command was first with the same bundle
             Path(found).rename(own)
     return own

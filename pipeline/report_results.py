@@ -236,7 +236,7 @@ def _objects(row: Mapping[str, Any] | None) -> str:
 
 def photos(work: WorkFolder, limit: Limit) -> Section:
     """Return sheets of photos: what was found, where most is wrong, and labels to doubt."""
-    found = work.folder("detect").path / "drawings" / "sheet.jpg"
+    found = work.found.path / "drawings" / "sheet.jpg"
     parts = [picture(found, "Detections on photos that were not learnt from", limit)]
     if work.ran("evaluate"):
         place = work.folder("evaluate").path / "drawings"

@@ -16,6 +16,8 @@ import pyarrow as pa
 from pipeline.report_page import Html, joined, note, tag
 from pipeline.store import MANIFEST, StageFolder
 from pipeline.training_data import class_order
+from ssd import bundle_digest
+from ssd.checkpoint import MODEL_FILE
 
 __all__ = ["STAGES", "WorkFolder"]
 
@@ -50,10 +52,22 @@ class WorkFolder:
         found: list[dict[str, Any]] = self.table(stage, name).to_pylist()
         return found
 
-    @property
+    @cached_property
     def latest(self) -> Path:
-        """The run that was trained last."""
-        return self.folder("train").path / "latest"
+        """The run that trained the model that was judged, else the one that was trained last."""
+        folder, judged = self.folder("train").path, self.folder("evaluate").manifest()
+        wanted = judged.settings.get("model") if judged else None
+        bundles = [
+            path.parent for path in sorted(folder.glob(f"*/bundle/{MODEL_FILE}")) if not path.parents[1].is_symlink()
+        ]
+        return next((path.parent for path in bundles if bundle_digest(path) == wanted), folder / "latest")
+
+    @cached_property
+    def found(self) -> StageFolder:
+        """The detections that were judged, else those of the work folder."""
+        judged = self.folder("evaluate").manifest()
+        place = judged.settings.get("evaluate", {}).get("detections") if judged else None
+        return StageFolder(self.path, "detect", place=Path(place) if place else None)
 
     @cached_property
     def history(self) -> dict[str, Any]:
@@ -63,7 +77,7 @@ class WorkFolder:
     @cached_property
     def model(self) -> dict[str, Any]:
         """What `model.json` says of the network that found, else of the one that was trained last."""
-        detect = self.folder("detect").manifest()
+        detect = self.found.manifest()
         bundle = Path(str(detect.settings.get("bundle") or "")) if detect else None
         return (bundle and read_json(bundle / "model.json")) or self.trained
 

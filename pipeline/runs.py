@@ -168,6 +168,8 @@ def _read(store: Store, record: Record, files: list[str], whose: str) -> Judgeme
 def compare_runs(store: Store, names: tuple[str, str], out: Path, say: Say) -> dict[str, Any]:
     """Return how the second run's model differs from the first's, told with settings, figures and a picture."""
     first, second = (side_of(store, run_named(store, name)) for name in names)
+    if first.record.run_id == second.record.run_id:
+        raise UsageError(f"{names[0]!r} and {names[1]!r} are one run, {first.name}; name two.")
     say(f"runs: A is {first.name}, B is {second.name}")
     settings, versions = _unlike(first.params, second.params), _unlike(first.versions, second.versions)
     _say_table([["setting", "A", "B"], *([key, *pair] for key, pair in {**settings, **versions}.items())], say)

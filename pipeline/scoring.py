@@ -99,7 +99,10 @@ def _mean(drawn: Floats) -> Floats:
 
 
 def parts_of(judged: Judged) -> Mapping[str, npt.NDArray[np.int64]]:
-    """Return of each truth (G,) the place in `PARTS` by its size at the network's input, and by width over height."""
+    """Return of each truth (G,) the place in `PARTS` by its size at the network's input, and by width over height.
+
+    -1 for those that are ignored. Edges are those of the photos at hand, of all splits of them.
+    """
     boxes = judged.truths.boxes.astype(np.float64)
     sizes = np.stack([judged.column("width"), judged.column("height")], axis=1)[judged.truths.images]
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6)
@@ -108,7 +111,7 @@ def parts_of(judged: Judged) -> Mapping[str, npt.NDArray[np.int64]]:
 
 
 def _places(values: Floats, judged: Judged) -> npt.NDArray[np.int64]:
-    places = np.zeros(len(values), np.int64)
+    places = np.full(len(values), -1)
     for label in range(1, judged.truths.classes):
         own = (judged.truths.labels == label) & ~_ignored(judged)
         if own.any():

@@ -44,7 +44,7 @@ def drawn(bundle: Path, count: int, folder: Path) -> Judged:
 def judged_of(work: Path) -> Judged:
     """Return what was found in a work folder beside what is true."""
     folders = [Context(work).folder(stage) for stage in ("detect", "index", "extract")]
-    images, _ = judged_images(*folders)
+    images, *_ = judged_images(*folders)
     return join(images, folders[0], folders[2], [])
 
 

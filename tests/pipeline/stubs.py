@@ -98,6 +98,7 @@ class Stub:
     kind: str = "lights"
     path: str = ""
     operating: str | None = None
+    classes: tuple[str, ...] = ("window",)
     least: tuple[int, int] = (0, 0)
 
     @property

@@ -9,6 +9,7 @@ from pipeline.evaluation import Evaluation
 from pipeline.judged import Judged
 from pipeline.schemas import table_from_rows
 from pipeline.scoring import headline, score_rows
+from pipeline.verdicts import KINDS
 
 from .noise import CLASSES, SWAPPED, Noise, Noisy, noisy, without_labels
 
@@ -91,3 +92,17 @@ def test_scores_without_the_suspects_are_better() -> None:
 def test_nothing_found_doubts_nothing() -> None:
     drawn = noisy(10, 8, Noise(recall=0, false=0))
     assert rows_of(drawn.judged) == []
+
+
+def test_a_label_of_a_doubted_class_counts_for_neither() -> None:
+    drawn = noisy(100, 9)
+    rows = [row for row in rows_of(drawn.judged) if row["kind"] == "class"]
+    assert len(rows) > 20
+    verdicts = Evaluation(without_suspects(drawn.judged, rows), "model", 0).verdicts
+    doubted = {row["detection_id"] for row in rows}
+    kinds = {
+        KINDS[kind]
+        for kind, name in zip(verdicts.kinds, drawn.judged.detection_ids.to_pylist(), strict=True)
+        if name in doubted
+    }
+    assert kinds == {"ignored"}

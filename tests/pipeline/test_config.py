@@ -36,7 +36,7 @@ def test_a_wrong_assignment_is_one_sentence(assignment: str, word: str) -> None:
 @pytest.mark.parametrize(
     ("assignment", "word"),
     [
-        ("extract.recip=epfl", "unknown key 'recip'; known are bridge, corrections, drawings, recipe"),
+        ("extract.recip=epfl", "unknown key 'recip'; known are bridge, drawings, recipe"),
         ("extract.recipe=mine", "recipe: .*'components' or 'epfl'.*got 'mine'"),
         ("extract.bridge=2", "bridge: .*less than or equal to 1"),
     ],

@@ -1,6 +1,7 @@
 """`evaluate` on tables: every photo judged once, figures that follow from them, files for those who come after."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,6 +55,7 @@ class Knowing:
     digest: str = "knowing"
     path: str = ""
     operating: str | None = None
+    classes: tuple[str, ...] = CLASSES
 
     def open(self, _: DetectConfig) -> Opened:
         """Return the network."""
@@ -210,6 +212,64 @@ def test_the_operating_point_goes_beside_the_bundle_and_chooses(work: Workplace,
     (bundle / OPERATING_FILE).write_text("{}")
     with pytest.raises(FacadeError, match=OPERATING_FILE):
         bundle_finder(bundle)
+
+
+def test_what_was_cut_short_after_the_tables_is_done_by_the_next(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = work.context.folder("evaluate").path
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "_conclude", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            judge(work)
+    assert not (folder / OPERATING_FILE).exists()
+    assert not judge(work).changed
+    point = (folder / OPERATING_FILE).read_bytes()
+    (folder / "suspects.csv").unlink()
+    (folder / OPERATING_FILE).unlink()
+    judge(work)
+    assert (folder / OPERATING_FILE).read_bytes() == point
+    assert (folder / "suspects.csv").exists()
+
+
+def test_what_was_judged_without_mlflow_is_told_later(work: Workplace, tmp_path: Path) -> None:
+    from pipeline.registry import open_store
+
+    bundle = tmp_path / "bundle"
+    save_bundle(bundle, Bundle(SSD(ModelConfig(preset("paper_coco"), CLASSES, BackboneConfig("tiny"))).eval()))
+    find(work, replace(knowing(work), digest=bundle_digest(bundle), path=str(bundle)), anew=True)
+    judge(work)
+    uri = f"sqlite:///{tmp_path / 'runs.db'}"
+    tracked = replace(work, context=replace(work.context, tracking=uri))
+    assert not judge(tracked).changed
+    (run,) = open_store(uri).runs()
+    assert (run.name, run.metrics["test.voc11_50"] > 0.5) == ("evaluate", True)
+    assert any("becomes no version of facade" in line for line in work.said)
+    judge(tracked)
+    assert len(list(open_store(uri).runs())) == 1
+
+
+def test_photos_that_could_not_be_looked_at_are_told(work: Workplace) -> None:
+    find(work, limit=4, anew=True)
+    folder = work.context.folder("detect")
+    assert len(folder.read("photos")) > 4, "a limit takes nothing away"
+    shutil.rmtree(folder.path)
+    find(work, limit=4)
+    judge(work)
+    assert any("rejected or not looked at" in line for line in work.said)
+
+
+def test_where_nothing_is_to_be_found_there_are_no_figures(work: Workplace) -> None:
+    ids = {row["image_id"] for row in work.rows("index", "images")}
+    rows = [
+        f"{box['image_id']},{box['label']},{box['xmin']},{box['ymin']},{box['xmax']},{box['ymax']}\n"
+        for box in work.rows("extract", "boxes")
+    ]
+    (work.context.work / "corrections.csv").write_text(f"image_id,label,xmin,ymin,xmax,ymax\n{''.join(rows)}")
+    work.extract()
+    outcome = judge(work)
+    assert 0 < outcome.rows_in < len(ids)
+    assert any("no box to find" in line for line in work.said)
 
 
 def test_classes_that_a_dataset_does_not_label_are_left_out() -> None:

@@ -268,6 +268,10 @@ def test_the_champion_moves_to_what_is_better_beyond_noise(kept: Kept, called: C
     for address in (f"models:/better@{CHAMPION}", "models:/better/2", f"runs:/{champion.run_id}/model"):
         fetched = fetch_bundle(address, kept.uri, tmp_path / "bundles")  # not the store that is the default here
         assert bundle_digest(fetched) == bundle_digest(kept.models["good"].bundle)
+    (tmp_path / "operating.json").write_text("{}")
+    kept.store.add_to_model(champion.run_id, tmp_path / "operating.json")
+    again = fetch_bundle(f"models:/better@{CHAMPION}", kept.uri, tmp_path / "bundles")
+    assert ((again / "operating.json").read_text(), again == fetched) == ("{}", False)
 
 
 def test_the_champion_stays_before_what_is_not_better(kept: Kept, called: Callable) -> None:
