@@ -231,7 +231,7 @@ def _tell(context: Context, folder: StageFolder) -> None:
     suspects_found = len(folder.read("suspects", columns=["rank"]))
     context.say(f"evaluate: {suspects_found:,} labels to look at, in {folder.path / SUSPECTS_FILE}")
     fitted = json.loads((folder.path / OPERATING_FILE).read_bytes())["split"]
-    told = (
+    beware = (
         "" if fitted == FIT else f", fitted on {fitted}, for none of val was looked at: they say nothing of themselves"
     )
     context.say(f"evaluate: thresholds, and what scores are worth, are in {folder.path / OPERATING_FILE}{beware}")
