@@ -48,16 +48,19 @@ def judged_of(work: Path) -> Judged:
     return join(images, folders[0], folders[2], [])
 
 
-def errors_of(judged: Judged) -> Iterator[dict[str, tuple[np.ndarray, ...]]]:
-    """Yield the errors of each half, fitted on the other, for each dealing."""
+def errors_of(judged: Judged) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the errors (2, B) of each dealing by class, ours and a threshold's, each half fitted on the other."""
     generator = np.random.default_rng(0)
     for _ in range(TIMES):
         first = np.zeros(len(judged.images), np.bool_)
         first[generator.permutation(len(first))[: len(first) // 2]] = True
-        halves = [judged.of_images(first), judged.of_images(~first)]
-        for fitted, other in (halves, halves[::-1]):
+        errors = {label: np.full((2, len(first)), np.nan) for label in [*judged.classes, ""]}
+        for half in (first, ~first):
+            fitted, other = judged.of_images(~half), judged.of_images(half)
             point = fit(fitted, judge(fitted.detections, fitted.truths), "", "")
-            yield counting_errors(other, judge(other.detections, other.truths), point)
+            for label, pair in counting_errors(other, judge(other.detections, other.truths), point).items():
+                errors[label][:, half] = pair
+        yield errors
 
 
 def tell(judged: Judged) -> None:
@@ -65,15 +68,11 @@ def tell(judged: Judged) -> None:
     print(f"{len(judged.images)} photos\n\n| class | by photo | by threshold | gain | 95 % of drawings |")
     print("| --- | --- | --- | --- | --- |")
     for label in [*judged.classes, ""]:
-        ours, theirs = (np.concatenate([one[label][which] for one in found]) for which in (0, 1))
-        known = ~np.isnan(ours)
-        gain = (theirs - ours)[known]
-        each = gain.reshape(TIMES, -1).mean(axis=0) if known.all() else gain
-        low, high = interval(drawings(len(each)).astype(np.float64) @ each / len(each))
-        figures = (
-            f"{ours[known].mean():.3f} | {theirs[known].mean():.3f} | {gain.mean():+.3f} | {low:+.3f} to {high:+.3f}"
-        )
-        print(f"| {label or 'mean'} | {figures} |")
+        errors = np.mean([one[label] for one in found], axis=0)  # (2, B), over the dealings
+        ours, theirs = errors[:, ~np.isnan(errors[0])]
+        low, high = interval(drawings(len(ours)).astype(np.float64) @ (theirs - ours) / len(ours))
+        gain = f"{(theirs - ours).mean():+.3f} | {low:+.3f} to {high:+.3f}"
+        print(f"| {label or 'mean'} | {ours.mean():.3f} | {theirs.mean():.3f} | {gain} |")
 
 
 if __name__ == "__main__":
