@@ -67,7 +67,7 @@ def test_a_new_model_takes_the_place_of_the_last_one_s_detections(place: Path, f
     common = ("run", "run.toml", "--tracking", "off", "--workers", 0)
     (place / "run.toml").write_text(FILE + TRAIN)
     first = facade(*common)
-    assert (first.code, list(first.line["stages"])[-2:]) == (0, ["train", "detect"])
+    assert (first.code, list(first.line["stages"])[-4:]) == (0, ["train", "detect", "evaluate", "report"])
     table = pd.read_parquet(place / "out/detect/photos")
     assert list(table["image_id"]) == [row for row in table["image_id"] if row.startswith("drawn_boxes/")]
     assert list((place / "out/detect/drawings").glob("*.jpg"))
