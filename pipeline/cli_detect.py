@@ -67,6 +67,7 @@ def detect(
         from pipeline import detect as stage
         from pipeline.config import load_tables, resolve
         from pipeline.finding import DetectConfig, bundle_finder
+        from pipeline.parallel import Workers, import_ahead
 
         tables = load_tables(config, sets or ())
         settings = resolve(DetectConfig, tables, "detect")
@@ -76,6 +77,8 @@ def detect(
         if sum(map(bool, (dry_run, plan, shards))) > 1:
             raise UsageError("--dry-run, --plan and --shards are three different things; give one of them.")
         place = (out or _beside(source)).absolute()
+        if not (dry_run or plan):
+            import_ahead(stage.workers_for(Workers(scheduler, workers), settings.device), ["pipeline.finding", "ssd"])
         bundle = _bundle(model or _trained(source), tracking, None if dry_run else place)
         finder = bundle_finder(bundle, chooses=stage.index_of(source) is None)
         span = _span(shards) if shards else None

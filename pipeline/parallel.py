@@ -7,6 +7,8 @@ time. Nothing is decided here but who works on what, and what happens to a shard
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import multiprocessing.forkserver
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -25,12 +27,23 @@ if TYPE_CHECKING:
 
     from pipeline.store import Receipt, Shard
 
-__all__ = ["Heard", "Task", "Workers", "local_client", "map_shards", "tell", "worker_number"]
+__all__ = ["Heard", "Task", "Workers", "import_ahead", "local_client", "map_shards", "tell", "worker_number"]
 
 # What shards tell while they are worked on goes by this name through the scheduler.
 TOPIC = "facade"
 # A shard that took two workers down with it is redone in children of this process, see `isolation`.
 DEATHS_ALLOWED = 1
+# Workers are forked from a process that has imported what they need and done nothing else; elsewhere than on Linux,
+# system libraries do not survive a fork.
+METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+# What libraries read when they are imported, as Dask sets it: a worker is one thread, and gives memory back. In this
+# process, training would be half as fast with it.
+ENVIRONMENT = {
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
 
 
 class Task(Protocol):
@@ -137,15 +150,29 @@ def _client(workers: Workers) -> Iterator[Client]:
         yield client
 
 
+def import_ahead(workers: Workers, modules: Sequence[str]) -> None:
+    """Begin to import what local workers will need, in the process that they come from, and go on meanwhile."""
+    if METHOD != "forkserver" or workers.scheduler is not None or workers.local_count == 0:
+        return
+    with _workers_environment():
+        multiprocessing.set_forkserver_preload(["distributed", *modules])
+        multiprocessing.forkserver.ensure_running()
+
+
 @contextmanager
 def local_client(count: int, memory: str | int = "auto") -> Iterator[Client]:
     """Start worker processes on this machine, each with so much memory, that listen on loopback only."""
     import dask
     from distributed import Client, LocalCluster
 
-    with _own_environment(), dask.config.set({"distributed.scheduler.allowed-failures": DEATHS_ALLOWED}):
+    settings = {
+        "distributed.scheduler.allowed-failures": DEATHS_ALLOWED,
+        "distributed.worker.multiprocessing-method": METHOD,
+    }
+    with _workers_environment(), dask.config.set(settings):
         cluster = LocalCluster(
             n_workers=count,
+            env=dict(os.environ),  # as it is now, which may not be how the process that workers come from found it
             threads_per_worker=1,
             memory_limit=memory,
             host="127.0.0.1",
@@ -175,19 +202,19 @@ def _kept_up(cluster: LocalCluster, count: int, pause: float = 5.0) -> Iterator[
 
 
 @contextmanager
-def _own_environment() -> Iterator[None]:
-    """Take back what Dask sets for its workers in this process: on one thread, training would be half as fast."""
-    import dask
-
-    before = {name: os.environ.get(name) for name in dask.config.get("distributed.nanny.pre-spawn-environ")}
+def _workers_environment() -> Iterator[None]:
+    """Have in this process what workers inherit, but for what the user has set, and take it back."""
+    before = {name: os.environ.get(name) for name in ENVIRONMENT}
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
+        for name, old in before.items():
+            if old is None:
                 os.environ.pop(name, None)
             else:
-                os.environ[name] = value
+                os.environ[name] = old
 
 
 def _windowed(client: Client, task: Task, shards: Sequence[Shard]) -> Iterator[Receipt]:

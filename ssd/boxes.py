@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert, clip_boxes_to_image
 
 __all__ = ["area_xyxy", "clip_xyxy", "cxcywh_to_xyxy", "iou_xyxy", "xyxy_to_cxcywh"]
 
 
 def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     """Return centres and sizes (..., 4) of corners (..., 4)."""
-    cxcywh: Tensor = box_convert(boxes, "xyxy", "cxcywh")
-    return cxcywh
+    starts, ends = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([(starts + ends) / 2, ends - starts], dim=-1)
 
 
 def cxcywh_to_xyxy(cxcywh: Tensor) -> Tensor:
     """Return corners (..., 4) of centres and sizes (..., 4)."""
-    boxes: Tensor = box_convert(cxcywh, "cxcywh", "xyxy")
-    return boxes
+    centres, halves = cxcywh[..., :2], 0.5 * cxcywh[..., 2:]
+    return torch.cat([centres - halves, centres + halves], dim=-1)
 
 
 def area_xyxy(boxes: Tensor) -> Tensor:
@@ -29,8 +28,9 @@ def area_xyxy(boxes: Tensor) -> Tensor:
 
 def clip_xyxy(boxes: Tensor, height: float, width: float) -> Tensor:
     """Return the part of boxes (..., 4) inside an image of H x W; a box outside it is left without area."""
-    clipped: Tensor = clip_boxes_to_image(boxes, (height, width))
-    return clipped
+    return torch.stack(
+        [part.clamp(0, most) for part, most in zip(boxes.unbind(-1), (width, height) * 2, strict=True)], -1
+    )
 
 
 def iou_xyxy(first: Tensor, second: Tensor) -> Tensor:

@@ -9,12 +9,12 @@ from typing import Final
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.ops import batched_nms, nms
 
 from ssd.boxes import area_xyxy, clip_xyxy
 from ssd.codec import decode_offsets
 from ssd.containers import Detections
 from ssd.priors import PriorSpec
+from ssd.suppression import nms
 
 __all__ = ["DECODE_PRESETS", "DecodeConfig", "Decoder"]
 
@@ -118,6 +118,8 @@ class Decoder(nn.Module):
         if in_loops(boxes.device):
             rows = _suppressed_in_loops(boxes, scores, group.bincount().tolist(), self.config)
         else:
+            from torchvision.ops import batched_nms  # for GPUs alone: its package takes long to import
+
             rows = batched_nms(boxes, scores, group, self.config.overlap)
         rows = rows[area_xyxy(boxes[rows]) > 0]
         image, label, boxes, scores = (part[rows].cpu() for part in (image, label, boxes, scores))

@@ -8,6 +8,8 @@ from math import sqrt
 import torch
 from torch import Tensor, nn
 
+from ssd.backbones.trunk import draw_normal
+
 __all__ = ["Heads"]
 
 
@@ -53,5 +55,5 @@ def _draw(layer: nn.Conv2d, classes: int) -> None:
 
 def _each_for_itself(channels: int) -> tuple[nn.Module, ...]:
     layer = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
-    nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
+    draw_normal(layer.weight, "fan_in")
     return layer, nn.BatchNorm2d(channels), nn.ReLU6(inplace=True)

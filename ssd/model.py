@@ -79,7 +79,7 @@ class SSD(nn.Module):
         self.backbone = make_backbone(config.backbone)
         light = config.backbone.name != "vgg16"
         self.heads = Heads(self.backbone.channels, shapes, len(config.classes) + 1, light)
-        _check_grid(config)
+        _check_grid(self)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return offsets (B, P, 4) and logits (B, P, C) of normalised images (B, 3, H, W)."""
@@ -96,11 +96,10 @@ class SSD(nn.Module):
         return (photos - mean).mul_(std.reciprocal())
 
 
-def _check_grid(config: ModelConfig) -> None:
-    """Refuse priors that do not lie on the network's maps: found by sending an image without content through it."""
-    with torch.device("meta"):
-        maps = make_backbone(config.backbone).eval()(torch.empty(1, 3, *config.priors.input_size))
-    got = [(features.shape[-2], features.shape[-1]) for features in maps]
+def _check_grid(model: SSD) -> None:
+    """Refuse priors that do not lie on the network's maps."""
+    config = model.config
+    got = model.backbone.grid(config.priors.input_size)
     priors = [level.size for level in config.priors.maps]
     if got != priors:
         raise ValueError(

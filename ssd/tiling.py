@@ -11,11 +11,11 @@ from math import ceil
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from ssd.containers import Detections
 from ssd.detector import Detector
 from ssd.resampling import resize_photo
+from ssd.suppression import nms_of_labels
 
 __all__ = ["Tiled", "TilingConfig", "tiles_of"]
 
@@ -101,7 +101,7 @@ class Tiled:
         whole = ~(self._cut(boxes, own, size) | self._large(boxes, own, size))
         boxes, labels, scores = boxes[whole], labels[whole], scores[whole]
         decode = self.detector.decoder.config
-        kept = batched_nms(boxes, scores, labels, decode.overlap)[: decode.keep * len(tiles)]
+        kept = nms_of_labels(boxes, scores, labels, decode.overlap)[: decode.keep * len(tiles)]
         return Detections(boxes[kept], labels[kept], scores[kept])
 
     def _cut(self, boxes: Tensor, tiles: Tensor, size: tuple[int, int]) -> Tensor:

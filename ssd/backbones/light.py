@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from torch import Tensor, nn
-from torchvision.models import mobilenet_v2
 
 from ssd.backbones.trunk import EXTRAS, Backbone, BackboneConfig, kaiming
 
 __all__ = ["MobileNetV2", "Tiny"]
+
+# MobileNetV2's table 2: how often wider inside, channels, repeated so often, stride of the first.
+BOTTLENECKS = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
 
 
 class Light(Backbone):
@@ -26,6 +36,10 @@ class Light(Backbone):
             self.extras[name] = nn.Sequential(*narrow, *apart, *conv(width // 2, width, 1)).apply(kaiming)
             channels = width
 
+    def trunk_cells(self, side: int) -> tuple[int, int, int]:
+        """Return the cells along a side: strides keep the last of an odd number."""
+        return -(-side // 4), -(-side // 8), -(-side // 16)
+
     def behind(self, maps: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the trunk's maps and the extra ones."""
         features = maps["stride32"]
@@ -39,7 +53,7 @@ class MobileNetV2(Light):
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__(config, {"stride4": 144, "stride8": 192, "stride16": 576, "stride32": 1280}, width=256)
-        self.features = mobilenet_v2(weights=None).features
+        self.features = mobilenet_v2().apply(kaiming)
 
     def maps(self, images: Tensor) -> dict[str, Tensor]:
         """Return all maps by name."""
@@ -71,6 +85,37 @@ class Tiny(Light):
         maps["stride16"] = self.stride16(maps["stride8"])
         maps["stride32"] = self.stride32(maps["stride16"])
         return self.behind(maps)
+
+
+def mobilenet_v2() -> nn.Sequential:
+    """Return MobileNetV2 without its classifier, its tensors named as torchvision's.
+
+    torchvision's own would do; but its package takes longer to import than PyTorch, in each process that finds.
+    """
+    layers: list[nn.Module] = [nn.Sequential(*conv(3, 32, 3, 2, 1))]
+    channels = 32
+    for expansion, outputs, count, stride in BOTTLENECKS:
+        for number in range(count):
+            layers.append(Bottleneck(channels, outputs, stride if number == 0 else 1, expansion))
+            channels = outputs
+    return nn.Sequential(*layers, nn.Sequential(*conv(channels, 1280, 1)))
+
+
+class Bottleneck(nn.Module):
+    """MobileNetV2's block: wider, filtered channel by channel, narrow again, and added to what came in if it can be."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        width = inputs * expansion
+        wider = [nn.Sequential(*conv(inputs, width, 1))] if expansion > 1 else []
+        apart = nn.Sequential(*conv(width, width, 3, stride, 1, groups=width))
+        self.conv = nn.Sequential(*wider, apart, nn.Conv2d(width, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+        self.adds = stride == 1 and inputs == outputs
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the features (B, outputs, H, W) of features (B, inputs, H, W)."""
+        filtered: Tensor = self.conv(features)
+        return features + filtered if self.adds else filtered
 
 
 def conv(

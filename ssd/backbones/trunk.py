@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from torch import Tensor, nn
 
-__all__ = ["EXTRAS", "NAMES", "Backbone", "BackboneConfig", "kaiming", "xavier"]
+__all__ = ["EXTRAS", "NAMES", "Backbone", "BackboneConfig", "draw_normal", "kaiming", "xavier"]
 
 NAMES: Final = ("vgg16", "mobilenet_v2", "tiny")
 # Stride, kernel and padding of the extra maps, after the one of stride 16: the paper's SSD300, and its SSD512.
@@ -50,10 +50,12 @@ class Backbone(nn.Module):
     Attributes:
         names: The maps that `forward` gives, finest first.
         channels: The channels of each.
+        known: All maps that it could give: of strides 4, 8 and 16, then those of the extra layers.
     """
 
     names: tuple[str, ...]
     channels: tuple[int, ...]
+    known: tuple[str, ...]
 
     def __init__(self, config: BackboneConfig, known: Mapping[str, int], optional: str) -> None:
         """Choose the maps to give: those asked for, else all of the known (name to channels) but the optional one."""
@@ -62,6 +64,7 @@ class Backbone(nn.Module):
         if list(chosen) != [name for name in known if name in chosen]:
             raise ValueError(f"The maps to predict from are some of {', '.join(known)}, in this order; got {chosen}.")
         self.names, self.channels = chosen, tuple(known[name] for name in chosen)
+        self.known, self.layout = tuple(known), config.layout
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the maps named by `names`, each (B, channels, rows, columns), of normalised images (B, 3, H, W)."""
@@ -70,6 +73,22 @@ class Backbone(nn.Module):
 
     def maps(self, images: Tensor) -> dict[str, Tensor]:
         """Return all maps by name."""
+        raise NotImplementedError
+
+    def grid(self, input_size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Return the (rows, columns) of each map of an input (height, width)."""
+        rows, columns = (dict(zip(self.known, self._cells(side), strict=True)) for side in input_size)
+        return [(rows[name], columns[name]) for name in self.names]
+
+    def _cells(self, side: int) -> list[int]:
+        """Return the cells along a side of the input of each known map."""
+        cells = list(self.trunk_cells(side))
+        for stride, kernel, padding in EXTRAS[self.layout]:
+            cells.append((cells[-1] + 2 * padding - kernel) // stride + 1)
+        return cells
+
+    def trunk_cells(self, side: int) -> tuple[int, int, int]:
+        """Return the cells along a side of the input of the maps of strides 4, 8 and 16."""
         raise NotImplementedError
 
     def _depth(self, extras: Sequence[str]) -> int:
@@ -88,6 +107,12 @@ def xavier(module: nn.Module) -> None:
 def kaiming(module: nn.Module) -> None:
     """Draw the weights of a convolution that a rectifier follows; its bias becomes 0."""
     if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        draw_normal(module.weight, "fan_out")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def draw_normal(weight: Tensor, mode: Literal["fan_in", "fan_out"]) -> None:
+    """Draw the weights of a convolution by Kaiming's rule, if they have a place."""
+    if not weight.is_meta:  # or PyTorch would import its compiler to draw nothing, which takes longer than all the rest
+        nn.init.kaiming_normal_(weight, mode=mode, nonlinearity="relu")

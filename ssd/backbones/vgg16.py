@@ -41,6 +41,11 @@ class VGG16(Backbone):
         self.norm3 = L2Norm(256) if "conv3_3" in self.names else None
         self.norm4 = Concatenation() if config.fusion else L2Norm(512)
 
+    def trunk_cells(self, side: int) -> tuple[int, int, int]:
+        """Return the cells along a side: of all pools only pool3 keeps the last of an odd number."""
+        fine = side // 4
+        return fine, -(-fine // 2), -(-fine // 2) // 2
+
     def maps(self, images: Tensor) -> dict[str, Tensor]:
         """Return all maps by name, conv3_3 and conv4_3 brought to the scale of the others."""
         features, blocks = images, []

@@ -1,10 +1,12 @@
-"""Row functions that spoil their process; workers and children import them from here."""
+"""Row functions that spoil their process, which workers and children import from here; and the workers to kill."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import psutil
 import pyarrow as pa
 
 from pipeline.schemas import table_from_rows
@@ -23,3 +25,13 @@ def extracts(rows: Sequence[dict[str, Any]]) -> Mapping[str, pa.Table]:
             raise ValueError("the stage itself is broken")
     done = [{"image_id": row["image_id"], "boxes": 1, "dropped": [], "unknown_share": 0.0} for row in rows]
     return {"extracts": table_from_rows("extracts", done), "rejected": table_from_rows("rejected", [])}
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    """The worker processes of a process: what was forked from its server of processes."""
+    found: list[psutil.Process] = []
+    for child in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            lines = [" ".join(one.cmdline()) for one in (child, child.parent()) if one]
+            found += [child] if all("forkserver" in line for line in lines) else []
+    return found

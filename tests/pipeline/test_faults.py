@@ -1,6 +1,5 @@
 """Faults with real processes and real files: nothing is lost, nothing is doubled, and it is said in a sentence."""
 
-import contextlib
 import io
 import os
 import shutil
@@ -18,6 +17,8 @@ from PIL import Image
 from pipeline.extract import ExtractConfig
 from pipeline.store import StageFolder
 from pipeline.synthetic import write_dataset
+
+from . import killers
 
 IMAGES = 640  # ten shards
 
@@ -65,9 +66,7 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     found: list[psutil.Process] = []
     while not found:
         assert process.poll() is None, "it ended before it could be disturbed"
-        for child in psutil.Process(process.pid).children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                found += [child] if "spawn_main" in " ".join(child.cmdline()) else []
+        found = killers.workers_of(process.pid)
     return found
 
 

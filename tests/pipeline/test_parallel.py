@@ -1,6 +1,5 @@
 """Shards to workers: what is killed is redone, and the killer is found."""
 
-import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,8 @@ from pipeline.parallel import Workers, local_client
 from pipeline.rows import rows_of, shards_of
 from pipeline.schemas import table_from_rows
 from pipeline.stage import Plan, Stage, run_stage
+
+from .killers import workers_of
 
 STAGE = Stage("extract", algorithm=1, rows_out=rows_of("extracts"), primary="extracts")
 
@@ -143,7 +144,6 @@ def test_a_worker_that_dies_while_it_is_started_again_is_replaced() -> None:
 def _started_after(pid: int) -> psutil.Process:
     """The next worker process of this one, caught before it has come up."""
     while True:
-        for child in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if child.pid != pid and "spawn_main" in " ".join(child.cmdline()):
-                    return child
+        for child in workers_of(os.getpid()):
+            if child.pid != pid:
+                return child

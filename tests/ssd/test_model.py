@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ssd import SSD, BackboneConfig, ModelConfig, PriorMap, PriorSpec, make_backbone, preset
+from ssd.backbones import NAMES
 from ssd.backbones.vgg16 import L2Norm, decimated_classifier
 
 CLASSES = ("building", "window", "door")
@@ -35,6 +36,16 @@ def test_all_networks_stand_on_one_grid(config: BackboneConfig, side: int, grid:
     assert [tuple(features.shape[1:]) for features in maps] == [
         (channels, cells, cells) for channels, cells in zip(backbone.channels, grid, strict=True)
     ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("layout", [300, 512])
+def test_a_grid_is_known_without_a_photo(name: str, layout: int) -> None:
+    with torch.device("meta"):
+        backbone = make_backbone(BackboneConfig(name, layout=layout)).eval()
+        for size in [(300, 321), (302, 511), (323, 517), (700, 333)]:
+            maps = backbone(torch.empty(1, 3, *size))
+            assert backbone.grid(size) == [tuple(features.shape[2:]) for features in maps]
 
 
 def test_an_input_that_is_not_square() -> None:
