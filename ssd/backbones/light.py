@@ -59,7 +59,8 @@ class MobileNetV2(Light):
         """Return all maps by name."""
         maps, features = {}, images
         for number, layer in enumerate(self.features):
-            if name := {4: "stride4", 7: "stride8", 14: "stride16"}.get(number):
+            name = {4: "stride4", 7: "stride8", 14: "stride16"}.get(number)
+            if name and isinstance(layer, Bottleneck):
                 maps[name] = features = layer.conv[0](features)
                 features = layer.conv[1:](features)
             else:
