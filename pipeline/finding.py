@@ -143,7 +143,7 @@ def _opened(finder: BundleFinder, config: DetectConfig) -> Opened:
     import torch
 
     from pipeline.bundle import open_bundle
-    from ssd import Detector, Tiled, TilingConfig, best_batch, bundle_digest
+    from ssd import Detector, Tiled, TilingConfig, best_batch, bundle_digest, keep_freed_memory
 
     folder = Path(finder.path)
     bundle = open_bundle(folder)
@@ -156,7 +156,10 @@ def _opened(finder: BundleFinder, config: DetectConfig) -> Opened:
         raise FacadeError(f"the operating point in {folder} has changed since the command began; run it again.")
     changes = {name: getattr(config, name) for name in ("score", "overlap", "keep")}
     bundle = replace(bundle, decode=replace(bundle.decode, **{k: v for k, v in changes.items() if v is not None}))
-    detector = Detector(bundle, _device(config.device), config.bfloat16)
+    device = _device(config.device)
+    if device == "cpu":
+        keep_freed_memory()
+    detector = Detector(bundle, device, config.bfloat16)
     height, width = detector.input_size
     tiling = TilingConfig(config.tile_levels, config.tile_overlap)
     network = Tiled(detector, tiling) if config.tile else detector

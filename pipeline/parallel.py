@@ -36,13 +36,14 @@ DEATHS_ALLOWED = 1
 # Workers are forked from a process that has imported what they need and done nothing else; elsewhere than on Linux,
 # system libraries do not survive a fork.
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
-# What libraries read when they are imported, as Dask sets it: a worker is one thread, and gives memory back. In this
-# process, training would be half as fast with it.
+# What libraries read when they are imported: a worker is one thread. In this process, training would be half as fast
+# with it. Dask has glibc give back all memory that is freed; workers keep some, as `ssd.memory` says why.
 ENVIRONMENT = {
-    "MALLOC_TRIM_THRESHOLD_": "65536",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # glibc's most
 }
 
 

@@ -28,6 +28,7 @@ from ssd.detector import Detector, runs_bfloat16
 from ssd.layouts import LAYOUTS, adopt, classes_of, layout_of, load_trunk
 from ssd.loss import Loss, LossConfig, MultiBoxLoss
 from ssd.matching import BACKGROUND, IGNORED, match
+from ssd.memory import keep_freed_memory
 from ssd.metrics import (
     COCO_IOUS,
     FALSE_POSITIVE,
@@ -141,6 +142,7 @@ __all__ = [
     "decode_offsets",
     "encode_xyxy",
     "iou_xyxy",
+    "keep_freed_memory",
     "layout_of",
     "load_bundle",
     "load_task",

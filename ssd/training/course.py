@@ -23,6 +23,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ssd.checkpoint import Bundle, bundle_digest, save_bundle, write_folder
+from ssd.memory import keep_freed_memory
 from ssd.model import SSD
 from ssd.training.examples import Examples
 from ssd.training.judge import Judge, Scores
@@ -123,6 +124,8 @@ class Course:
 
     def run(self) -> Finished:
         """Return what the run has come to."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
         with _repeatable(self.device):
             return self._run()
 
