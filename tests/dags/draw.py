@@ -1,39 +1,22 @@
-"""Draws a set of facades, its card, and a file of `facade run` for it; runs where the pipeline is installed."""
+"""Draws a set of facades with its card, and makes a network of chance; runs where the pipeline is installed."""
 
 import sys
 from pathlib import Path
 
+import torch
+
 from pipeline.demo import BOX_CARD
 from pipeline.synthetic import write_dataset
-
-RUN = """\
-work = "work"
-
-[[datasets]]
-card = "card.toml"
-root = "drawn"
-
-[extract]
-drawings = 2
-
-[train]
-preset = "demo"
-priors = "paper_coco"
-epochs = 1
-batch = 4
-device = "cpu"
-
-[evaluate]
-resamples = 50
-drawings = 0
-"""
+from ssd import SSD, BackboneConfig, Bundle, ModelConfig, preset, save_bundle
 
 
 def main(folder: Path, count: int) -> None:
-    """Draw so many facades; those that are there stay."""
+    """Draw so many facades, and make a bundle that finds something in them."""
     write_dataset(folder / "drawn", count, seed=5, width=320, height=240)
     (folder / "card.toml").write_text(BOX_CARD)
-    (folder / "run.toml").write_text(RUN)
+    torch.manual_seed(0)
+    config = ModelConfig(preset("paper_coco"), ("building", "window", "door"), BackboneConfig("tiny"))
+    save_bundle(folder / "bundle", Bundle(SSD(config).eval()))
 
 
 if __name__ == "__main__":
