@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from tempfile import TemporaryFile
 from typing import Any, TextIO
 
-from airflow.sdk import Asset, Param, Variable, get_current_context, task
+from airflow.sdk import Asset, Param, Variable, conf, get_current_context, task
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 __all__ = ["DATASET", "GPU", "POLICY", "RUN", "facade", "options", "run_file", "stage"]
@@ -45,7 +45,7 @@ def tell_failure(context: Mapping[str, Any]) -> None:
     log.error("%s: the task %s has failed, and after %s tries there is no other: %s", *told)
 
 
-# The first wait before a retry is Airflow's own setting, [core] default_task_retry_delay: 5 minutes.
+# The first wait before a retry is Airflow's own setting, 5 minutes; mapped tasks heed it only if they are told.
 POLICY: dict[str, Any] = {
     "start_date": datetime(2026, 1, 1, tzinfo=UTC),
     "catchup": False,
@@ -53,6 +53,7 @@ POLICY: dict[str, Any] = {
     "default_args": {
         "owner": "facade",
         "retries": 3,
+        "retry_delay": timedelta(seconds=conf.getint("core", "default_task_retry_delay", fallback=300)),
         "retry_exponential_backoff": 2,
         "max_retry_delay": timedelta(hours=1),
         "execution_timeout": timedelta(hours=12),
