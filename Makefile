@@ -1,4 +1,4 @@
-# make demo | test | check | test-all | lock. Needs Python 3.11 or 3.12 and make, nothing else.
+# make demo | test | check | test-all | airflow | lock. Needs Python 3.11 or 3.12 and make, nothing else.
 PYTHON ?= python3
 UV_VERSION := 0.13.8
 VENV := .venv
@@ -6,8 +6,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OTHER := .venv-other
 ALONE := .venv-alone
+AIRFLOW := .venv-airflow
+AIRFLOW_READY := $(AIRFLOW)/.ready
+AIRFLOW_VERSION := 3.3.2
+RUN ?= run.toml
 
-.PHONY: demo test check test-all lock clean
+.PHONY: demo test check test-all airflow lock clean
 
 demo: $(READY)
 	@mkdir -p demo
@@ -21,19 +25,27 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# What needs another environment: the other Python, with the wheel that pip would install instead of this checkout; and
-# the detector on a machine that has nothing but what it needs.
-test-all: $(READY)
+# What needs another environment: the other Python, with the wheel that pip would install instead of this checkout; the
+# detector on a machine that has nothing but what it needs; and the DAGs, which call this one's `facade`.
+test-all: $(READY) $(AIRFLOW_READY)
 	PYTHON=$(PYTHON) UV=$(abspath $(BIN)/uv) sh tests/other_python.sh $(OTHER)
 	PYTHON=$(PYTHON) UV=$(abspath $(BIN)/uv) sh tests/detector_alone.sh $(ALONE)
+	FACADE=$(abspath $(BIN)/facade) UV=$(abspath $(BIN)/uv) sh tests/dags.sh $(AIRFLOW)
+
+# Airflow with our DAGs, on loopback alone; RUN is the file of `facade run` that they take unless told.
+airflow: $(READY) $(AIRFLOW_READY)
+	AIRFLOW_HOME=$(abspath .airflow) FACADE=$(abspath $(BIN)/facade) RUN=$(abspath $(RUN)) \
+	    sh dags/standalone.sh $(abspath $(AIRFLOW)/bin)
 
 # Names and exact versions only, for both Pythons; run it after changing pyproject.toml.
 lock: $(READY)
 	$(BIN)/uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --no-annotate --no-header \
 	    --no-emit-index-url --upgrade -o requirements.lock
+	echo "apache-airflow==$(AIRFLOW_VERSION)" | $(BIN)/uv pip compile -q - --universal --python-version 3.11 \
+	    --no-annotate --no-header --no-emit-index-url --upgrade -o dags/requirements.lock
 
 clean:
-	rm -rf $(VENV) $(OTHER) $(ALONE) demo
+	rm -rf $(VENV) $(OTHER) $(ALONE) $(AIRFLOW) .airflow demo
 
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))" \
@@ -43,4 +55,11 @@ $(READY): pyproject.toml requirements.lock
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
 	@$(BIN)/uv pip install -q --python $(BIN)/python -r requirements.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+$(AIRFLOW_READY): dags/requirements.lock | $(READY)
+	@echo "installing Airflow into $(AIRFLOW) (once; about a minute)"
+	@rm -rf $(AIRFLOW)
+	@$(PYTHON) -m venv $(AIRFLOW)
+	@$(BIN)/uv pip install -q --python $(AIRFLOW)/bin/python -r dags/requirements.lock
 	@touch $@

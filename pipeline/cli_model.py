@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.console import Debug, Tracking, finish, say
+from pipeline.console import Debug, Tracking, context_of, finish, say
 
 __all__ = ["model_app"]
 
@@ -82,6 +82,10 @@ def model_show(bundle: Bundle, debug: Debug = False) -> None:
 @model_app.command("promote")
 def model_promote(
     name: Annotated[str, typer.Option(help="The registered model of MLflow.")] = "facade",
+    work: Annotated[
+        Path | None,
+        typer.Option(help="Where the candidate was judged: a champion that was judged on other boxes is judged anew."),
+    ] = None,
     tracking: Tracking = None,
     debug: Debug = False,
 ) -> None:
@@ -91,7 +95,12 @@ def model_promote(
         from pipeline.promotion import promote
         from pipeline.registry import open_store
 
-        found = promote(open_store(tracking), name)
+        store = open_store(tracking)
+        if work is not None:
+            from pipeline.champion import judge_champion
+
+            judge_champion(context_of(work, {}, None, None, tracking, 0.05), store, name)
+        found = promote(store, name)
         say(f"model promote: {'' if found.moved else 'the champion stays: '}{found.reason}")
         return found.to_json()
 

@@ -35,7 +35,7 @@ from pipeline.sources import list_photos
 from pipeline.stage import Context, Outcome, Plan, Stage, run_stage, work_shards
 from pipeline.store import MANIFEST, Shard, StageFolder
 
-__all__ = ["HELD_OUT", "SPLITS", "STAGE", "Job", "index_of", "plan", "preview", "run", "workers_for"]
+__all__ = ["ABOUT", "HELD_OUT", "SPLITS", "STAGE", "Job", "index_of", "plan", "preview", "run", "workers_for"]
 
 ABOUT: Final = "_detect.json"
 SUMMARY: Final = "summary.json"
@@ -148,6 +148,7 @@ def plan(context: Context, config: DetectConfig, job: Job) -> dict[str, Any]:
         "changed": bool(planned.new or planned.changed),
         "outputs": {"plan": len(shards)},
         "groups": groups,
+        "bundle": job.finder.path,
     }
 
 

@@ -61,9 +61,13 @@ class EvaluateConfig(Settings):
     drawings: int = Field(default=12, ge=0)
 
 
-def run(context: Context, config: EvaluateConfig) -> Outcome:
-    """Return what became of the detections of the work folder, or of those that the settings name."""
-    index, extract, folder = (context.folder(name) for name in ("index", "extract", STAGE.name))
+def run(context: Context, config: EvaluateConfig, out: Path | None = None) -> Outcome:
+    """Return what became of the detections of the work folder, or of those that the settings name.
+
+    With `out`, the tables go there, and the work folder's own evaluation stays.
+    """
+    index, extract = (context.folder(name) for name in ("index", "extract"))
+    folder = replace(context.folder(STAGE.name), place=out)
     detect = _detections(context, config)
     context = replace(context, workers=Workers(count=0))
     with locked(folder.path, reads=[index.path, extract.path, detect.path]):
@@ -81,6 +85,7 @@ def run(context: Context, config: EvaluateConfig) -> Outcome:
             lambda _: evaluate_images(load(), model, config.resamples),
             settings,
             draw=partial(_draw, folder, config.drawings, load, model),
+            folder=folder,
         )
         outcome = run_stage(STAGE, context, plan)
         if strangers:

@@ -22,7 +22,7 @@ from pipeline.tracking import OFF
 from ssd import bundle_digest
 from ssd.checkpoint import MODEL_FILE
 
-__all__ = ["CANDIDATE", "CHAMPION", "NAME", "Promotion", "promote", "register_candidate"]
+__all__ = ["CANDIDATE", "CHAMPION", "EVALUATED", "NAME", "TEST", "Promotion", "promote", "register_candidate"]
 
 NAME: Final = "facade"
 CANDIDATE: Final = "candidate"
@@ -107,7 +107,7 @@ def _decided(store: Store, candidate: Version, champion: Version | None) -> Prom
         return Promotion(False, f"{here} is the champion already", candidate, champion)
     there = f"the champion ({_told(champion)})"
     if candidate.tags.get(TEST) != champion.tags.get(TEST):
-        return Promotion(False, f"{here} and {there}, {_apart(champion)}", candidate, champion)
+        return Promotion(False, f"{here} and {there}, {_apart()}", candidate, champion)
     comparison = compare(_judgement(store, champion), _judgement(store, candidate))
     return Promotion(
         comparison.mean.verdict == BETTER, comparison.sentence(there, here), candidate, champion, comparison
@@ -118,11 +118,9 @@ def _told(version: Version) -> str:
     return f"version {version.number}"
 
 
-def _apart(champion: Version) -> str:
-    model = f"models:/{champion.name}@{CHAMPION}"
+def _apart() -> str:
     return (
-        f"were evaluated on other truths: evaluate the champion on the same boxes (`facade detect WORK --model {model} "
-        "--out OTHER`, then `facade evaluate --work WORK --set evaluate.detections=OTHER`) and promote again"
+        "were evaluated on other truths: evaluate the champion on the same boxes (`facade model promote --work WORK`)"
     )
 
 

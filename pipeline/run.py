@@ -52,13 +52,14 @@ def load_run(path: Path) -> tuple[Path, list[Dataset]]:
 def run(
     context: Context, tables: Mapping[str, Any], datasets: Sequence[Dataset], first: str, last: str
 ) -> dict[str, Any]:
-    """Return the line of the run: every stage's outcome from `first` to `last`."""
+    """Return the line of the run: every stage's outcome from `first` to `last`, and the work folder."""
     for name in (first, last):
         if name not in STAGES:
             raise UsageError(f"unknown stage {name!r}; known are {', '.join(STAGES)}.")
     started, chosen = time.monotonic(), STAGES[STAGES.index(first) : STAGES.index(last) + 1]
     with ExitStack() as stack:
-        inner = replace(context, parent=_Parent(stack, context.tracking))
+        several = first != last  # a scheduler that asks for one stage at a time wants no parent above each
+        inner = replace(context, parent=_Parent(stack, context.tracking)) if several else context
         stages: dict[str, Outcome] = {}
         for name in chosen:
             module = import_module(f"pipeline.{name}")
@@ -69,7 +70,7 @@ def run(
                     stages[f"index {card.name}"] = module.run(inner, settings, card, text, entry.root)
             else:
                 stages[name] = module.run(inner, settings)
-    return nested_line("run", stages, time.monotonic() - started)
+    return nested_line("run", stages, time.monotonic() - started) | {"work": str(context.work)}
 
 
 @dataclass

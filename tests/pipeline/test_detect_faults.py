@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pipeline.parallel import local_client
 from pipeline.store import StageFolder
 from pipeline.verify import verify
 
+from .dask_processes import scheduler, worker_of
 from .test_faults import fill, small_disk, workers_of
 
 __all__ = ["small_disk"]  # a fixture
@@ -212,37 +212,15 @@ def test_a_store_that_refuses_every_tenth_request(
     assert len(found["detections"]) == 120
 
 
-@contextlib.contextmanager
-def process_of(*words: str) -> Iterator[subprocess.Popen[str]]:
-    """A process of Dask's command line that ends with the block."""
-    arguments = [str(Path(sys.executable).with_name("dask")), *words]
-    process = subprocess.Popen(
-        arguments,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(HERE)},
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.communicate()
-
-
 def test_a_scheduler_whose_workers_come_and_go(archive: Path, tmp_path: Path, expected: dict[str, Any]) -> None:
     out = tmp_path / "out"
-    local = ("--host", "127.0.0.1", "--no-dashboard")
-    with process_of("scheduler", *local, "--port", "0") as scheduler, contextlib.ExitStack() as stack:
-        assert scheduler.stderr is not None
-        address = next(found[0] for line in scheduler.stderr if (found := re.search(r"tcp://127\.0\.0\.1:\d+", line)))
-        worker = ("worker", address, *local, "--nthreads", "1", "--local-directory", str(tmp_path))
-        workers = [stack.enter_context(process_of(*worker)) for _ in range(2)]
+    with scheduler() as address, contextlib.ExitStack() as stack:
+        workers = [stack.enter_context(worker_of(address, tmp_path)) for _ in range(2)]
         process = start(command(archive, out, "lights", "2", address), STUB_DELAY="0.004")
         wait_for_receipts(out, 2, process)
         workers[0].terminate()
         wait_for_receipts(out, 4, process)
-        stack.enter_context(process_of(*worker))
+        stack.enter_context(worker_of(address, tmp_path))
         finish(process)
     assert tables(out) == expected
     shutil.rmtree(out)

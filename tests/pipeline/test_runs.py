@@ -293,8 +293,8 @@ def test_the_champion_stays_where_other_boxes_judged(kept: Kept, called: Callabl
     kept.register("good", "other")
     code, line, _ = called("model", "promote", "--name", "other")
     assert (code, line["changed"]) == (0, False)
-    assert "on other truths: evaluate the champion on the same boxes (`facade detect WORK --model" in line["reason"]
-    # The advice is followed: the champion gets the figures of those boxes, and the candidate stays one.
+    assert "on other truths: evaluate the champion on the same boxes (`facade model promote --work" in line["reason"]
+    # What that does: the champion gets the figures of those boxes, and the candidate stays one.
     champion = kept.models["elsewhere"]
     version = register_candidate(kept.uri, champion.bundle, kept.models["bad"].evaluated, lambda _: None, "other")
     assert version is not None

@@ -1,0 +1,135 @@
+"""An Airflow of its own for each file of tests, and drawn facades; the pipeline is in another environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+DAGS = HERE.parents[1] / "dags"
+FACADE = os.environ.get("FACADE", "")  # the program, in its own environment
+AIRFLOW = str(Path(sys.executable).with_name("airflow"))
+PHOTOS = 130  # three shards
+RUN = """\
+work = "work"
+
+[[datasets]]
+card = "../card.toml"
+root = "../drawn"
+
+[extract]
+drawings = 0
+
+[train]
+preset = "demo"
+priors = "paper_coco"
+epochs = 1
+device = "cpu"
+
+[evaluate]
+resamples = 50
+drawings = 0
+"""
+
+
+@dataclass(frozen=True)
+class Airflow:
+    """An Airflow without servers: its folder, and what tasks find in their environment."""
+
+    home: Path
+    env: dict[str, str]
+
+    def start(self, dag: str, conf: dict[str, Any] | None = None, **env: str) -> subprocess.Popen[bytes]:
+        """Start `airflow dags test`, whose log goes to a file."""
+        with (self.home / f"{dag}.log").open("w", encoding="utf-8") as log:
+            words = [AIRFLOW, "dags", "test", dag, "-c", json.dumps(conf or {})]
+            streams = {"stdout": log, "stderr": log, "cwd": self.home, "start_new_session": True}
+            return subprocess.Popen(words, env={**self.env, **env}, **streams)
+
+    def run(self, dag: str, conf: dict[str, Any] | None = None, **env: str) -> Finished:
+        """Run a DAG to its end."""
+        self.start(dag, conf, **env).wait()
+        return self.finished(dag)
+
+    def finished(self, dag: str) -> Finished:
+        """Return what the last run of a DAG left."""
+        (run_id, state) = self.rows("select run_id, state from dag_run where dag_id = ? order by id desc limit 1", dag)[
+            0
+        ]
+        tasks = self.rows("select task_id, state, try_number from task_instance where run_id = ?", run_id)
+        lines = self.rows(
+            "select task_id, value from xcom where key = 'return_value' and run_id = ? order by map_index", run_id
+        )
+        return Finished(
+            state,
+            {task: found for task, found, _ in tasks},
+            {task: tries for task, _, tries in tasks},
+            {task: json.loads(value) for task, value in lines},
+            (self.home / f"{dag}.log").read_text(encoding="utf-8"),
+        )
+
+    def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Return rows of Airflow's database."""
+        with sqlite3.connect(self.home / "airflow.db") as database:
+            return database.execute(query, values).fetchall()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run of a DAG: its state; of each task the state, the tries, and the XCom; what was logged."""
+
+    state: str
+    states: dict[str, str]
+    tries: dict[str, int]
+    lines: dict[str, Any]
+    log: str
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with drawn facades, their card, and a bundle."""
+    if not FACADE:
+        pytest.skip("FACADE does not say where the program is; `make test-all` does")
+    folder = tmp_path_factory.mktemp("facades")
+    python = Path(FACADE).with_name("python")
+    subprocess.run([python, HERE / "draw.py", folder, str(PHOTOS)], check=True)
+    return folder
+
+
+@pytest.fixture
+def work(drawn: Path, request: pytest.FixtureRequest) -> Path:
+    """A folder with a file of `facade run`."""
+    return run_folder(drawn, request.node.name)
+
+
+def run_folder(drawn: Path, name: str) -> Path:
+    """Return a new folder beside the drawings, with a file of `facade run`."""
+    folder = drawn / name
+    folder.mkdir()
+    (folder / "run.toml").write_text(RUN)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
+    """An Airflow with our DAGs and an empty database."""
+    home = tmp_path_factory.mktemp("airflow")
+    env = os.environ | {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1",
+        "AIRFLOW_VAR_FACADE": FACADE,
+        "AIRFLOW_VAR_FACADE_OPTIONS": "--workers 0",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{home}/mlflow.db",
+    }
+    subprocess.run([AIRFLOW, "db", "migrate"], env=env, check=True, capture_output=True, cwd=home)
+    return Airflow(home, env)
