@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 DAGS = HERE.parents[1] / "dags"
 FACADE = os.environ.get("FACADE", "")  # the program, in its own environment
 AIRFLOW = str(Path(sys.executable).with_name("airflow"))
-PHOTOS = 130  # three shards
+PHOTOS = 70  # two shards
 RUN = """\
 work = "work"
 
