@@ -1,4 +1,4 @@
-"""An Airflow of its own for each file of tests, and drawn facades; the pipeline is in another environment."""
+"""An Airflow for each process of tests, and drawn facades; the pipeline is in another environment."""
 
 from __future__ import annotations
 
@@ -76,6 +76,11 @@ class Airflow:
             (self.home / f"{dag}.log").read_text(encoding="utf-8"),
         )
 
+    def events(self, run: Path) -> list[dict[str, Any]]:
+        """Return what was published of a file of `facade run`."""
+        found = [json.loads(extra) for (extra,) in self.rows("select extra from asset_event order by id")]
+        return [event for event in found if event["run"] == str(run)]
+
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Return rows of Airflow's database."""
         with sqlite3.connect(self.home / "airflow.db") as database:
@@ -93,7 +98,7 @@ class Finished:
     log: str
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with drawn facades, their card, and a bundle."""
     if not FACADE:
@@ -118,7 +123,7 @@ def run_folder(drawn: Path, name: str) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
     """An Airflow with our DAGs and an empty database."""
     home = tmp_path_factory.mktemp("airflow")
