@@ -11,6 +11,9 @@ AIRFLOW_READY := $(AIRFLOW)/.ready
 AIRFLOW_VERSION := 3.3.2
 RUN ?= run.toml
 
+# Where it is set, every program that starts would compile PyTorch, MLflow and Airflow anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test check test-all airflow lock clean
 
 demo: $(READY)

@@ -375,6 +375,7 @@ def test_a_list_s_own_columns_come_through(place: Place) -> None:
     assert [row["image_id"] for row in place.rows("detections")] == ["a", "b"]
 
 
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # Dask's use of pandas 3.1
 def test_the_tables_open_in_pandas_duckdb_and_dask(place: Place) -> None:
     import dask.dataframe as dd
     import duckdb

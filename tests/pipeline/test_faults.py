@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -122,12 +123,14 @@ def test_a_killed_command_goes_on_where_it_was(command: Callable, indexed: Path,
 def test_two_commands_at_once(command: Callable, indexed: Path, facade: Callable, expected: dict[str, Any]) -> None:
     process = start(extract_command(command, indexed))
     wait_for_receipts(indexed, 1, process)
+    process.send_signal(signal.SIGSTOP)  # it must not end before the others have come
     second = facade("extract", "--work", indexed, "--tracking", "off")
+    third = facade("index", "--card", "cmp", "--root", indexed, "--work", indexed, "--tracking", "off")
+    process.send_signal(signal.SIGCONT)
+    process.communicate()
     assert second.code == 1
     assert f"is in use by process {process.pid}" in second.line["error"]
-    third = facade("index", "--card", "cmp", "--root", indexed, "--work", indexed, "--tracking", "off")
     assert (third.code, "is in use" in third.line["error"]) == (1, True)
-    process.communicate()
     assert process.returncode == 0
     assert tables(indexed) == expected
 
