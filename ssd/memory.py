@@ -14,7 +14,7 @@ KEPT, OWN = 256 << 20, 32 << 20  # the second is glibc's most
 def keep_freed_memory() -> bool:
     """Keep up to 256 MB of it for the next layer, where the library is glibc; return whether it does.
 
-    Otherwise every layer waits for the system to clear its pages: a small network trains in 1.4 times the time, and
+    Otherwise every layer waits for the system to clear its pages: a small network trains in 1.2 times the time, and
     finds in 2.5 times where Dask has told its workers to give back all at once (RESULTS.md).
     """
     if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
