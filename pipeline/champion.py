@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -36,18 +35,15 @@ def judge_champion(context: Context, store: Store, name: str) -> None:
             "folder where it was judged, or judge it here."
         )
     context.say(f"model promote: the champion was judged on other truths, and is now judged on those of {context.work}")
-    config = EvaluateConfig(**own.settings["evaluate"])
-    _find(context, config, f"models:/{name}/{champion.number}")
-    place = context.work / FOLDER
+    config, place = EvaluateConfig(**own.settings["evaluate"]), context.work / FOLDER
+    _find(context, config, f"models:/{name}/{champion.number}", place)
     evaluate.run(context, config.model_copy(update={"detections": str(place / "detect")}), place / "evaluate")
 
 
-def _find(context: Context, judged: EvaluateConfig, model: str) -> None:
+def _find(context: Context, judged: EvaluateConfig, model: str, place: Path) -> None:
     """Find with a model what its challenger was judged by, in the same photos with the same settings."""
     theirs = StageFolder(context.work, "detect", place=Path(judged.detections) if judged.detections else None)
     settings, about = theirs.require_manifest().settings, json.loads((theirs.path / ABOUT).read_bytes())
-    place = context.work / FOLDER
-    bundle = fetch_bundle(model, context.tracking, place / "_model")
-    job = Job(str(context.work), bundle_finder(bundle, chooses=False), place / "detect", anew=True)
-    job = replace(job, split=about.get("split", HELD_OUT))
+    finder = bundle_finder(fetch_bundle(model, context.tracking, place / "_model"), chooses=False)
+    job = Job(str(context.work), finder, place / "detect", about.get("split", HELD_OUT), anew=True)
     detect.run(context, DetectConfig(**settings["detect"]), job)

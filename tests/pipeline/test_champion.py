@@ -10,27 +10,7 @@ from pipeline.promotion import CHAMPION
 from pipeline.registry import open_store
 from pipeline.synthetic import write_dataset
 
-RUN = """\
-work = "work"
-
-[[datasets]]
-card = "card.toml"
-root = "set"
-
-[extract]
-drawings = 0
-
-[train]
-preset = "demo"
-priors = "paper_coco"
-epochs = 1
-batch = 2
-device = "cpu"
-
-[evaluate]
-resamples = 0
-drawings = 0
-"""
+from .small_runs import run_file
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -39,7 +19,7 @@ def test_new_data_and_a_champion_of_the_old(facade: Callable, tmp_path: Path, ca
     everything = ("run", "run.toml", "--to", "evaluate", *tracking, "--workers", 0)
     promotion = ("model", "promote", "--work", "work", *tracking)
     (tmp_path / "card.toml").write_text(cards[1])
-    (tmp_path / "run.toml").write_text(RUN)
+    (tmp_path / "run.toml").write_text(run_file(batch=2))
     write_dataset(tmp_path / "set", 12, seed=5, width=160, height=120)
     assert facade(*everything).code == 0
     first = facade(*promotion)
