@@ -7,27 +7,7 @@ from pathlib import Path
 from pipeline.synthetic import write_dataset
 
 from .dask_processes import scheduler, worker_of
-
-RUN = """\
-work = "%s"
-
-[[datasets]]
-card = "card.toml"
-root = "set"
-
-[extract]
-drawings = 0
-
-[train]
-preset = "demo"
-priors = "paper_coco"
-epochs = 1
-device = "cpu"
-
-[evaluate]
-resamples = 0
-drawings = 0
-"""
+from .small_runs import run_file
 
 
 def test_a_run_gives_the_same_tables_on_a_scheduler_with_two_workers(
@@ -36,7 +16,7 @@ def test_a_run_gives_the_same_tables_on_a_scheduler_with_two_workers(
     write_dataset(tmp_path / "set", 70, seed=3, width=160, height=120)  # two shards
     (tmp_path / "card.toml").write_text(cards[1])
     for name in ("here", "there"):
-        (tmp_path / f"{name}.toml").write_text(RUN % name)
+        (tmp_path / f"{name}.toml").write_text(run_file(name))
     here = facade("run", "here.toml", "--tracking", "off", "--workers", 2)
     with scheduler() as address, ExitStack() as stack:
         for _ in range(2):
