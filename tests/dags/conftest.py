@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,20 @@ class Airflow:
         self.start(dag, conf, **env).wait()
         return self.finished(dag)
 
+    def run_killed(self, dag: str, conf: dict[str, Any], receipts: Path, word: str) -> Finished:
+        """Run a DAG to its end, the program with a word in its command killed once it has finished a shard."""
+        import psutil
+
+        process = self.start(dag, conf)
+        while not list(receipts.glob("*.json")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        children = psutil.Process(process.pid).children(recursive=True)
+        (program,) = [child for child in children if word in child.cmdline()]
+        program.kill()
+        process.wait()
+        return self.finished(dag)
+
     def finished(self, dag: str) -> Finished:
         """Return what the last run of a DAG left."""
         (run_id, state) = self.rows("select run_id, state from dag_run where dag_id = ? order by id desc limit 1", dag)[
@@ -96,6 +111,11 @@ class Finished:
     tries: dict[str, int]
     lines: dict[str, Any]
     log: str
+
+    @property
+    def changed(self) -> set[bool]:
+        """Whether tasks have changed anything, as far as they say."""
+        return {line["changed"] for line in self.lines.values() if "changed" in line}
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,7 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +16,11 @@ PHOTOS = 70
 
 
 def test_an_archive_with_a_bad_photo_by_a_program_that_is_killed(airflow: Any, drawn: Path) -> None:
-    import psutil
-
     photos = Path(shutil.copytree(drawn / "drawn" / "photos", drawn / "photos"))
     (photos / "bad.jpg").write_bytes(b"no photo")
     conf = {"source": str(photos), "model": str(drawn / "bundle"), "out": str(drawn / "found")}
-    process = airflow.start("detect_archive", {**conf, "max_rejected": 0})
-    while not list(drawn.glob("found/_receipts/*.json")):
-        assert process.poll() is None
-        time.sleep(0.02)
-    children = psutil.Process(process.pid).children(recursive=True)
-    (program,) = [child for child in children if "--shards" in child.cmdline()]
-    program.send_signal(signal.SIGKILL)
-    process.wait()
-    strict = airflow.finished("detect_archive")
+    receipts = drawn / "found/_receipts"
+    strict = airflow.run_killed("detect_archive", {**conf, "max_rejected": 0}, receipts, "--shards")
     assert (strict.state, strict.states["find"], strict.tries["find"]) == ("failed", "success", 2)
     assert (strict.states["finish"], strict.states["verify"]) == ("failed", "upstream_failed")
     assert "shards were finished before" in strict.log
