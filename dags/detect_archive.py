@@ -30,7 +30,7 @@ PARAMS = {
         type="string",
         minLength=1,
         title="Model",
-        description="A bundle's folder, or an address of MLflow.",
+        description="A bundle's folder, an address of MLflow, or default, the model that comes along.",
     ),
     "out": Param(
         type="string",

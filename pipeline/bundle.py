@@ -7,14 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pipeline.config import read_text
 from pipeline.errors import FacadeError, UsageError
 from ssd import Bundle, bundle_digest, load_bundle
 from ssd.checkpoint import MODEL_FILE
 
-__all__ = ["facts_of", "open_bundle", "photos_rule", "text_of", "told"]
+__all__ = ["CARD_FILE", "facts_of", "open_bundle", "photos_rule", "text_of", "told"]
+
+CARD_FILE: Final = "card.md"
 
 
 def open_bundle(folder: Path) -> Bundle:

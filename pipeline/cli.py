@@ -228,6 +228,35 @@ def demo(
 
 
 @app.command()
+def draw(
+    out: Annotated[Path, typer.Option(help="The folder to write: photos, masks, boxes, and a card of each kind.")],
+    images: Annotated[int, typer.Option(min=1, help="How many facades to draw.")] = 300,
+    seed: Annotated[int, typer.Option(min=0, help="Other seeds draw other streets.")] = 0,
+    debug: Debug = False,
+) -> None:
+    """Draw facades as a dataset, with exact masks and boxes: to train and to try things without any photo."""
+
+    def command() -> dict[str, Any]:
+        from pipeline.drawn import draw as write
+
+        started, drawn = time.monotonic(), out / "photos"
+        before = len(list(drawn.glob("*"))) if drawn.is_dir() else 0
+        cards = [card.name for card, _ in write(context_of(out, {}, None, 0, "off", 0.05), out, images, seed)]
+        say(f"draw: {images} facades, and the cards {' and '.join(f'{name}.toml' for name in cards)}, are in {out}")
+        counts = {"rows_in": images, "rows_out": images, "rejected": 0}
+        seconds = round(time.monotonic() - started, 3)
+        return {
+            "stage": "draw",
+            "changed": before < images,
+            **counts,
+            "seconds": seconds,
+            "outputs": {"drawn": str(out)},
+        }
+
+    finish("draw", command, debug)
+
+
+@app.command()
 def verify(
     folder: Annotated[Path, typer.Argument(help="A work folder, or any folder with finished stages below it.")],
     debug: Debug = False,

@@ -11,6 +11,7 @@ import typer
 
 from pipeline.console import Config, Count, Debug, Scheduler, Sets, Share, Tracking, context_of, finish
 from pipeline.errors import UsageError
+from pipeline.shipped import DEFAULT, bundle_named
 
 if TYPE_CHECKING:
     from pipeline.stage import Outcome
@@ -31,7 +32,8 @@ def detect(
     model: Annotated[
         str | None,
         typer.Option(
-            help="A bundle's folder, or models:/NAME@ALIAS of MLflow; default: the work folder's own, trained last."
+            help="A bundle's folder, models:/NAME@ALIAS of MLflow, or default, the model that comes along, which it is "
+            "unless told; of a work folder its own, trained last."
         ),
     ] = None,
     out: Annotated[
@@ -79,7 +81,7 @@ def detect(
         place = (out or _beside(source)).absolute()
         if not (dry_run or plan):
             import_ahead(stage.workers_for(Workers(scheduler, workers), settings.device), ["pipeline.finding", "ssd"])
-        bundle = _bundle(model or _trained(source), tracking, None if dry_run else place)
+        bundle = _bundle(model or _usual(source), tracking, None if dry_run else place)
         finder = bundle_finder(bundle, chooses=stage.index_of(source) is None)
         span = _span(shards) if shards else None
         job = stage.Job(source, finder, place, split, limit, retry_failed, draw, span)
@@ -94,23 +96,23 @@ def detect(
 
 
 def _beside(source: str) -> Path:
-    return _of_work(source, "--out", "say where the results should go") / "detect"
+    if not _is_work(source):
+        raise UsageError(f"--out is missing: {source} is no work folder, so say where the results should go.")
+    return Path(source) / "detect"
 
 
-def _trained(source: str) -> str:
-    return str(_of_work(source, "--model", "name a bundle's folder") / "train" / "latest" / "bundle")
+def _usual(source: str) -> str:
+    return str(Path(source) / "train" / "latest" / "bundle") if _is_work(source) else DEFAULT
 
 
-def _of_work(source: str, option: str, advice: str) -> Path:
-    if not (Path(source) / "index").is_dir():
-        raise UsageError(f"{option} is missing: {source} is no work folder, so {advice}.")
-    return Path(source)
+def _is_work(source: str) -> bool:
+    return (Path(source) / "index").is_dir()
 
 
 def _bundle(model: str, tracking: str | None, out: Path | None) -> Path:
     """Return the folder of a bundle; one from MLflow is brought beside the results, where all workers see it."""
     if not model.startswith(MODELS):
-        return Path(model)
+        return bundle_named(model)
     from pipeline.registry import fetch_bundle
 
     return fetch_bundle(model, tracking, out / "_model" if out else Path(mkdtemp(prefix="facade-")))

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.console import Debug, Tracking, context_of, finish, say
+from pipeline.shipped import bundle_named
 
 __all__ = ["model_app"]
 
@@ -17,7 +18,9 @@ model_app = typer.Typer(
     help="Weights of other programs become bundles; bundles become ONNX, and the better one the champion."
 )
 
-Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder with a model.")]
+Bundle = Annotated[
+    str, typer.Argument(metavar="BUNDLE", help="A folder with a model, or default, the model that comes along.")
+]
 
 
 @model_app.callback(invoke_without_command=True)
@@ -60,7 +63,7 @@ def model_export(
     def command() -> dict[str, Any]:
         from pipeline.onnx_export import export_model
 
-        return export_model(bundle, out, say)
+        return export_model(bundle_named(bundle), out, say)
 
     finish_model("export", command, debug)
 
@@ -70,13 +73,38 @@ def model_show(bundle: Bundle, debug: Debug = False) -> None:
     """Tell what a bundle is: network, classes, priors, where it comes from; its weights are checked."""
 
     def command() -> dict[str, Any]:
-        from pipeline.bundle import facts_of, text_of
+        from pipeline.bundle import CARD_FILE, facts_of, text_of
 
-        found = facts_of(bundle)
+        folder = bundle_named(bundle)
+        found, card = facts_of(folder), folder / CARD_FILE
         say(text_of(found))
+        if card.is_file():
+            say(f"\n{card.read_text(encoding='utf-8')}")
         return {"changed": False, "outputs": {}, **found}
 
     finish_model("show", command, debug)
+
+
+@model_app.command("card")
+def model_card(
+    bundle: Bundle,
+    work: Annotated[list[Path], typer.Option(help="A work folder where it was judged; may be repeated.")],
+    notes: Annotated[
+        Path | None, typer.Option(help="A page of Markdown to end with: what it is not for, what looks wrong.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a bundle's card beside it: data and licences, scores on photos of test, what it fails to find."""
+
+    def command() -> dict[str, Any]:
+        from pipeline.config import read_text
+        from pipeline.model_card import write_card
+
+        path = write_card(bundle_named(bundle), work, read_text(notes) if notes else "", 0.0)
+        say(f"model card: {path}")
+        return {"changed": True, "outputs": {"card": str(path)}}
+
+    finish_model("card", command, debug)
 
 
 @model_app.command("promote")

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 from pipeline.config import Settings, one_sentence, parse_toml, read_text
 from pipeline.errors import UsageError
 from pipeline.files import Listed
+from pipeline.shipped import known_cards
 
 __all__ = [
     "Card",
@@ -27,9 +28,7 @@ __all__ = [
     "PairingKey",
     "card_named",
     "card_of",
-    "cards_folder",
     "file_matches",
-    "known_cards",
     "pair_up",
     "pairing_key",
     "shared_fields",
@@ -196,17 +195,6 @@ def code_of(key: str, kind: Kind) -> int:
     if not all(0 <= part <= 255 for part in (red, green, blue)):
         raise ValueError(f"legend key {key!r} is not a colour: its parts go from 0 to 255")
     return red | green << 8 | blue << 16
-
-
-def cards_folder() -> Path:
-    """Return the folder of what comes with facade-ssd: in the checkout, or in the installed package."""
-    here = Path(__file__).parent
-    return here / "cards" if (here / "cards").is_dir() else here.parent / "data"
-
-
-def known_cards() -> dict[str, Path]:
-    """Return the cards that come with facade-ssd, by name."""
-    return {path.stem: path for path in sorted(cards_folder().glob("*.toml"))}
 
 
 def card_named(name_or_path: str) -> tuple[Card, str]:

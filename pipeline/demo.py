@@ -12,11 +12,10 @@ from typing import Any
 
 from pipeline import calibrate, describe, detect, evaluate, extract, index, report, train
 from pipeline.agreement import agreement, boxes_by_image
-from pipeline.dataset import card_of
+from pipeline.drawn import draw
 from pipeline.finding import DetectConfig
 from pipeline.lock import locked
 from pipeline.stage import Context, nested_line
-from pipeline.synthetic import BUILDING_PARTS, NAMES, write_dataset
 from pipeline.training_plan import TrainConfig
 
 __all__ = ["run"]
@@ -24,53 +23,6 @@ __all__ = ["run"]
 # Photos below which no detector is trained.
 ENOUGH = 100
 CLASSES = ("building", "window", "door")
-MASK_CARD = """\
-name = "drawn"
-title = "Drawn street facades, exact class masks"
-source = "facade demo"
-licence = "Apache-2.0"
-
-kind = "index_mask"
-images = "photos/{id}.jpg"
-annotations = "masks/{id}.png"
-
-labelled = ["building", "window", "door"]
-occluders = ["vegetation", "car", "post"]
-
-[legend]
-%s
-
-[unions]
-building = [%s]
-
-[minimum]
-building = { pixels = 256, share = 0.005 }
-"""
-BOX_CARD = """\
-name = "drawn_boxes"
-title = "Drawn street facades, exact boxes"
-source = "facade demo"
-licence = "Apache-2.0"
-
-kind = "yolo"
-images = "photos/{id}.jpg"
-annotations = "boxes/{id}.txt"
-
-labelled = ["building", "window", "door"]
-
-[legend]
-0 = "building"
-1 = "window"
-2 = "door"
-"""
-
-
-def mask_card() -> str:
-    """Return the card of the drawn masks."""
-    names = {name: "building" if name == "wall" else name for name in NAMES}
-    legend = "\n".join(f'{index} = "{names[name]}"' for index, name in enumerate(NAMES))
-    parts = ", ".join(f'"{name}"' for name in BUILDING_PARTS if name != "wall")
-    return MASK_CARD % (legend, parts)
 
 
 def run(context: Context, out: Path, images: int, seed: int) -> dict[str, Any]:
@@ -79,12 +31,8 @@ def run(context: Context, out: Path, images: int, seed: int) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     drawn = out / "drawn" / f"seed{seed}_{images}"
     with locked(out):
-        progress = context.progress("draw", images)
-        write_dataset(drawn, images, seed, progress=lambda done: progress.advance(done - progress.done))
         stages = {}
-        for text in (mask_card(), BOX_CARD):
-            card = card_of(text, "of the demo")
-            (drawn / f"{card.name}.toml").write_text(text, encoding="utf-8")
+        for card, text in draw(context, drawn, images, seed):
             stages[f"index {card.name}"] = index.run(context, index.IndexConfig(), card, text, str(drawn.absolute()))
         stages["extract"] = extract.run(context, extract.ExtractConfig(bridge=0.03))
         compare(context)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline.bundle import open_bundle, told
 from pipeline.errors import FacadeError
+from pipeline.shipped import bundle_named
 from pipeline.weights import read_checkpoint
 from ssd import SSD, ModelConfig, adopt, bundle_digest, load_trunk
 from ssd.checkpoint import MODEL_FILE
@@ -25,11 +26,11 @@ KEY = "features."
 def start_from(name: str, config: ModelConfig, seed: int) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
     """Return the tensors to start from, where they come from, and a sentence on whatever of them does not fit.
 
-    `name` is "imagenet", "none", a file of a trunk as torchvision names it, or a bundle's folder.
+    `name` is "imagenet", "none", "default", a file of a trunk as torchvision names it, or a bundle's folder.
     """
     if name == NONE:
         return {}, {"from": NONE}, []
-    if (folder := Path(name)).is_dir():
+    if (folder := bundle_named(name)).is_dir():
         return _from_bundle(folder, config, seed)
     path = _of_torchvision(config.backbone.name) if name == IMAGENET else folder
     checkpoint = read_checkpoint(path)
@@ -42,7 +43,7 @@ def start_from(name: str, config: ModelConfig, seed: int) -> tuple[dict[str, Ten
 
 def identity(name: str) -> str:
     """Return what a start is wherever it lies: a word as it is, of a bundle its digest, of a file its sha256."""
-    path = Path(name)
+    path = bundle_named(name)
     if (path / MODEL_FILE).is_file():
         return bundle_digest(path)
     if path.is_file():

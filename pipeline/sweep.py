@@ -15,9 +15,9 @@ from pydantic import Field, ValidationError
 
 from pipeline import train
 from pipeline.config import Settings, one_sentence, parse_toml, read_text, settings_of
-from pipeline.dataset import cards_folder
 from pipeline.errors import UsageError
 from pipeline.files import json_digest, write_bytes
+from pipeline.shipped import shipped_folder
 from pipeline.stage import Context, Outcome, nested_line
 from pipeline.tracking import open_run
 from pipeline.training_data import Photos
@@ -56,7 +56,7 @@ class Result:
 
 def sweep_named(name: str) -> Sweep:
     """Return a sweep that comes along, or that of a file."""
-    known = {path.stem: path for path in sorted((cards_folder() / "sweeps").glob("*.toml"))}
+    known = {path.stem: path for path in sorted((shipped_folder() / "sweeps").glob("*.toml"))}
     path = known.get(name, Path(name))
     if name not in known and not path.is_file():
         raise UsageError(f"no sweep {name!r}: give a TOML file, or one of {', '.join(known)}.")

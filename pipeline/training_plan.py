@@ -37,7 +37,8 @@ class TrainConfig(Settings):
         preset: epfl (the report), paper, fast (a GPU), light (CPUs), demo; by default fast with a GPU, else light.
         backbone: vgg16, mobilenet_v2 or tiny; the preset's by default.
         fusion: "concat" for Feature-Fused SSD.
-        start: "imagenet", "none", a file of a trunk, or a bundle's folder; the preset's by default.
+        start: "imagenet", "none", "default" (the model that comes along), a file of a trunk, or a bundle's folder; the
+            preset's by default.
         priors: "chosen" by `calibrate`, another of its priors by name, a preset, or a JSON file.
         datasets: names, with how often their photos are shown in relation to others; empty is all, all alike.
         classes: what to find; empty is all that the datasets label.
@@ -140,7 +141,7 @@ class TrainingPlan:
                 "backbone": self.model.backbone.name,
                 "fusion": self.model.backbone.fusion,
                 "classes": list(self.model.classes),
-                "start": self.start,
+                "start": Path(self.start).name,  # a bundle travels, this machine's folders do not
                 "side": self.config.side,
                 **self.learning.to_json(),
             },

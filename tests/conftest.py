@@ -16,7 +16,7 @@ import pytest
 
 from pipeline import extract, index
 from pipeline.dataset import card_named, card_of
-from pipeline.demo import BOX_CARD, mask_card
+from pipeline.drawn import BOX_CARD, mask_card
 from pipeline.parallel import Workers
 from pipeline.stage import Context, Outcome
 from pipeline.synthetic import write_dataset

@@ -225,8 +225,8 @@ class Course:
     def _finish(self) -> Finished:
         """Write the bundle of the best epoch, scored on the test photos, and the history."""
         assert self.best.weights is not None
-        model = SSD(self.task.model)
-        model.load_state_dict(dict(self.best.weights))
+        model, (weights, dtype) = SSD(self.task.model), _stored(self.best.weights)
+        model.load_state_dict(weights)
         model.eval()
         row = self.rows[self.best.number - 1]
         val = {name.removeprefix("val."): value for name, value in row.items() if name.startswith("val.")}
@@ -240,7 +240,7 @@ class Course:
             "test": test,
         }
         bundle = Bundle(model, self.task.decode, trained)
-        digest = self._patiently(lambda: save_bundle(self.out / BUNDLE, bundle))
+        digest = self._patiently(lambda: save_bundle(self.out / BUNDLE, bundle, dtype))
         assert digest is not None
         finished = Finished(self.rows, self.best.number, val, test, digest)
         text = json.dumps(vars(finished), indent=1).encode()
@@ -274,6 +274,16 @@ def read_history(out: Path) -> Finished | None:
         return finished if bundle_digest(out / BUNDLE) == finished.digest else None
     except (OSError, TypeError, ValueError):
         return None
+
+
+def _stored(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], torch.dtype]:
+    """Return weights as a bundle stores them, and how: in half the bits, unless one of them is too large for that.
+
+    What that rounds away is an eighth of what bfloat16 does, in which most machines multiply.
+    """
+    half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+    fits = all(bool(tensor.isfinite().all()) for tensor in half.values())
+    return (half, torch.float16) if fits else (dict(weights), torch.float32)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline import detect, extract, index
 from pipeline.dataset import card_of
-from pipeline.demo import BOX_CARD
+from pipeline.drawn import BOX_CARD
 from pipeline.finding import DetectConfig, bundle_finder
 from pipeline.judged import Judged, join, judged_images
 from pipeline.operating_fit import counting_errors, fit

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.demo import BOX_CARD
+from pipeline.drawn import BOX_CARD
 from pipeline.synthetic import write_dataset
 from ssd import SSD, BackboneConfig, Bundle, ModelConfig, preset, save_bundle
 

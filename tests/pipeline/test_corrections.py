@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.corrections import read_corrections
-from pipeline.demo import BOX_CARD
+from pipeline.drawn import BOX_CARD
 from pipeline.errors import UsageError
 
 from ..conftest import Workplace

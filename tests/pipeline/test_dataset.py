@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.dataset import Card, card_named, card_of, code_of, known_cards, pair_up
+from pipeline.dataset import Card, card_named, card_of, code_of, pair_up
 from pipeline.errors import UsageError
 from pipeline.files import Listed
+from pipeline.shipped import known_cards
 
 CARD: dict[str, Any] = {
     "name": "set",

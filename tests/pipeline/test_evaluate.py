@@ -3,20 +3,18 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from pipeline import detect, evaluate
-from pipeline.demo import BOX_CARD
+from pipeline.drawn import BOX_CARD
 from pipeline.errors import FacadeError
-from pipeline.evaluate import EvaluateConfig
 from pipeline.evaluation import evaluate_images
-from pipeline.finding import DetectConfig, Opened, bundle_finder
+from pipeline.finding import DetectConfig, bundle_finder
 from pipeline.operating import OPERATING_FILE, load_operating
 from pipeline.schemas import SCHEMAS
 from pipeline.scoring import HEADLINE, PARTS, headline, score_rows
@@ -26,7 +24,6 @@ from ssd import (
     SSD,
     BackboneConfig,
     Bundle,
-    Detections,
     ModelConfig,
     bundle_digest,
     match_rows,
@@ -36,6 +33,7 @@ from ssd import (
 )
 
 from ..conftest import Workplace
+from .knowing import find, judge, knowing
 from .noise import CLASSES, noisy
 
 
@@ -47,73 +45,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@dataclass(frozen=True)
-class Knowing:
-    """A finder that knows what is true, and gets some of it wrong."""
-
-    truths: dict[int, Any]
-    digest: str = "knowing"
-    path: str = ""
-    operating: str | None = None
-    classes: tuple[str, ...] = CLASSES
-
-    def open(self, _: DetectConfig) -> Opened:
-        """Return the network."""
-        return Opened(_Network(self.truths), CLASSES, (0, 0), 4)
-
-
-class _Network:
-    def __init__(self, truths: dict[int, Any]) -> None:
-        import torch
-
-        self.truths, self.device = truths, torch.device("cpu")
-
-    def inputs_of(self, photo: Any) -> Any:
-        """Return the photo's fingerprint."""
-        import torch
-
-        return torch.tensor([[int(photo.to(torch.int64).sum())]])
-
-    def outputs(self, inputs: Any) -> Any:
-        """Return the fingerprints."""
-        return inputs, inputs
-
-    def found(self, outputs: Any, _: Any) -> list[Detections]:
-        """Return what is true, off by a little, and a box of nothing."""
-        import torch
-
-        found = []
-        for key in outputs[0].flatten().tolist():
-            boxes, labels = self.truths[key]
-            generator = np.random.default_rng(key)
-            kept = generator.random(len(boxes)) < 0.9
-            moved = boxes[kept] + generator.normal(0, 0.3, (kept.sum(), 4))
-            moved = np.concatenate([moved, [[1, 1, 9, 9]]])
-            scores = np.append(generator.beta(12, 3, kept.sum()), generator.beta(2, 8))
-            found.append(
-                Detections(
-                    torch.tensor(moved, dtype=torch.float32),
-                    torch.tensor(np.append(labels[kept], 2)),
-                    torch.tensor(scores, dtype=torch.float32),
-                )
-            )
-        return found
-
-
-def knowing(work: Workplace) -> Knowing:
-    from pipeline.files import read_bytes
-    from pipeline.images import decode_photo
-
-    boxes = work.rows("extract", "boxes")
-    truths = {}
-    for row in work.rows("index", "images"):
-        own = [box for box in boxes if box["image_id"] == row["image_id"]]
-        xyxy = np.array([[box[name] for name in ("xmin", "ymin", "xmax", "ymax")] for box in own]).reshape(-1, 4)
-        labels = np.array([1 + CLASSES.index(box["label"]) for box in own])
-        truths[int(decode_photo(read_bytes(row["uri"])).astype(np.int64).sum())] = (xyxy, labels)
-    return Knowing(truths)
-
-
 @pytest.fixture
 def work(workplace: Callable[..., Workplace], folder: Path) -> Workplace:
     """A work folder with boxes, and detections in the photos that nothing was learnt from."""
@@ -122,16 +53,6 @@ def work(workplace: Callable[..., Workplace], folder: Path) -> Workplace:
     made.extract()
     find(made)
     return made
-
-
-def find(work: Workplace, finder: Any = None, **changes: Any) -> Any:
-    place = work.context.folder("detect").path
-    job = detect.Job(str(work.context.work), finder or knowing(work), place)
-    return detect.run(work.context, DetectConfig(), replace(job, **changes))
-
-
-def judge(work: Workplace, **settings: Any) -> Any:
-    return evaluate.run(work.context, EvaluateConfig(**{"resamples": 50, "drawings": 3, **settings}))
 
 
 def test_every_photo_is_judged_once(work: Workplace) -> None:

@@ -1,0 +1,129 @@
+"""The card of a model: figures that follow from the tables, and refusal of what another model was judged by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.bundle import CARD_FILE
+from pipeline.drawn import BOX_CARD
+from pipeline.errors import FacadeError
+from pipeline.model_card import write_card
+from pipeline.operating import load_operating
+from pipeline.synthetic import write_dataset
+from ssd import SSD, BackboneConfig, Bundle, ModelConfig, bundle_digest, preset, save_bundle
+
+from ..conftest import Workplace
+from .knowing import find, judge, knowing
+from .noise import CLASSES
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 drawn streets with their boxes."""
+    folder = tmp_path_factory.mktemp("streets")
+    write_dataset(folder, 60, seed=4, width=160, height=120)
+    return folder
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A bundle that says it has learnt from the drawn streets."""
+    network = SSD(ModelConfig(preset("paper_coco"), CLASSES, BackboneConfig("tiny"))).eval()
+    about = {"data": {"datasets": ["drawn_boxes"]}, "start": {"from": "none"}, "train": {"epochs": 7}}
+    save_bundle(tmp_path / "bundle", Bundle(network, trained=about))
+    return tmp_path / "bundle"
+
+
+def judged(make: Callable[..., Workplace], name: str, folder: Path, bundle: Path, card: str = BOX_CARD) -> Workplace:
+    """A work folder where a bundle that knows what is true was judged."""
+    work = make(name)
+    work.index(folder, card)
+    work.extract()
+    find(work, replace(knowing(work), digest=bundle_digest(bundle), path=str(bundle)), anew=True)
+    judge(work)
+    return work
+
+
+def rows_of(card: str, section: str) -> list[list[str]]:
+    """The rows of the first table of a section, without its head."""
+    text = card.split(f"## {section}\n")[1].split("\n## ", maxsplit=1)[0]
+    table = re.search(r"(?:^\|.*\n?)+", text, re.MULTILINE)
+    assert table
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[0].splitlines()[2:]]
+
+
+def test_figures_are_those_of_the_tables(workplace: Callable[..., Workplace], folder: Path, bundle: Path) -> None:
+    work = judged(workplace, "work", folder, bundle)
+    path = write_card(bundle, [work.context.work], "## What it is not\n\nA surveyor.", 0.0)
+    card = path.read_text()
+    assert path == bundle / CARD_FILE
+    assert card.endswith("A surveyor.\n")
+    images = [row["split"] for row in work.rows("index", "images")]
+    (data,) = rows_of(card, "Data")
+    counts = [str(images.count(split)) for split in ("train", "val", "test")]
+    assert data == ["drawn_boxes", "Apache-2.0", *counts, "building, window, door"]
+    (scores,) = rows_of(card, "How good it is")
+    table = {
+        row["label"]: row["value"]
+        for row in work.rows("evaluate", "scores")
+        if (row["split"], row["protocol"], row["part"]) == ("test", "voc11_50", "")
+    }
+    assert [cell.split()[0] for cell in scores[1:]] == [f"{100 * table[label]:.1f}" for label in ("", *CLASSES)]
+
+
+def test_selected_by_the_bundles_own_thresholds(
+    workplace: Callable[..., Workplace], folder: Path, bundle: Path
+) -> None:
+    work = judged(workplace, "work", folder, bundle)
+    card = write_card(bundle, [work.context.work], "", 0.0).read_text()
+    split = {row["image_id"]: row["split"] for row in work.rows("index", "images")}
+    chosen = [
+        row
+        for row in work.rows("evaluate", "verdicts")
+        if row["chosen"] and row["kind"] != "ignored" and split[row["image_id"]] == "test"
+    ]
+    for _, label, objects, selected, right in rows_of(card, "What is selected"):
+        true = [
+            row
+            for row in work.rows("evaluate", "truths")
+            if row["label"] == label and not row["ignore"] and split[row["image_id"]] == "test"
+        ]
+        own = [row["kind"] == "correct" for row in chosen if row["label"] == label]
+        assert int(objects) == len(true)
+        if len(true) >= 20:
+            assert selected == f"{100 * sum(row['chosen'] for row in true) / len(true):.0f} %"
+        if len(own) >= 20:
+            assert right == f"{100 * sum(own) / len(own):.0f} %"
+    sizes = [row for row in rows_of(card, "How small") if row[:2] == ["window", "found"]]
+    counted = sum(int(count) for count in re.findall(r"of (\d+)", " ".join(sizes[0])))
+    windows = [row[2] for row in rows_of(card, "What is selected") if row[1] == "window"]
+    assert 0.8 * int(windows[0]) < counted <= int(windows[0])
+
+
+def test_a_set_never_learnt_from_says_so(workplace: Callable[..., Workplace], folder: Path, bundle: Path) -> None:
+    first = judged(workplace, "first", folder, bundle)
+    fitted = load_operating(bundle, bundle_digest(bundle))
+    other = BOX_CARD.replace('name = "drawn_boxes"', 'name = "strangers"')
+    second = judged(workplace, "second", folder, bundle, other)
+    card = write_card(bundle, [first.context.work, second.context.work], "", 0.0).read_text()
+    assert fitted is not None
+    assert [row[0] for row in rows_of(card, "Data")] == ["drawn_boxes", "strangers, *never learnt from*"]
+    assert len(rows_of(card, "How good it is")) == 2
+
+
+def test_what_another_model_found_is_refused(
+    workplace: Callable[..., Workplace], folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    work = judged(workplace, "work", folder, bundle)
+    network = SSD(ModelConfig(preset("paper_voc"), CLASSES, BackboneConfig("tiny"))).eval()
+    save_bundle(tmp_path / "other", Bundle(network))
+    with pytest.raises(FacadeError, match=r"says nothing of .*other, another model was judged there; run `facade det"):
+        write_card(tmp_path / "other", [work.context.work], "", 0.0)
+    with pytest.raises(FacadeError, match="nothing was judged there"):
+        write_card(bundle, [tmp_path / "nowhere"], "", 0.0)
+    assert not (bundle / CARD_FILE).exists()
