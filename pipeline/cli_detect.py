@@ -102,11 +102,19 @@ def _beside(source: str) -> Path:
 
 
 def _usual(source: str) -> str:
-    return str(Path(source) / "train" / "latest" / "bundle") if _is_work(source) else DEFAULT
+    """Return the model to use where none is named: a work folder's own, else the one that comes along."""
+    if not _is_work(source):
+        return DEFAULT
+    own = Path(source) / "train" / "latest" / "bundle"
+    if not own.is_dir():
+        raise UsageError(f"{source} has no trained model; run `facade train`, or name one, as --model {DEFAULT}.")
+    return str(own)
 
 
 def _is_work(source: str) -> bool:
-    return (Path(source) / "index").is_dir()
+    from pipeline.detect import index_of
+
+    return index_of(source) is not None
 
 
 def _bundle(model: str, tracking: str | None, out: Path | None) -> Path:

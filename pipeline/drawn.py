@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.dataset import Card, card_of
+from pipeline.files import write_bytes
 from pipeline.stage import Context
 from pipeline.synthetic import BUILDING_PARTS, NAMES, write_dataset
 
@@ -13,7 +14,7 @@ __all__ = ["BOX_CARD", "draw", "mask_card"]
 MASK_CARD = """\
 name = "drawn"
 title = "Drawn street facades, exact class masks"
-source = "facade demo"
+source = "facade draw"
 licence = "Apache-2.0"
 
 kind = "index_mask"
@@ -35,7 +36,7 @@ building = { pixels = 256, share = 0.005 }
 BOX_CARD = """\
 name = "drawn_boxes"
 title = "Drawn street facades, exact boxes"
-source = "facade demo"
+source = "facade draw"
 licence = "Apache-2.0"
 
 kind = "yolo"
@@ -58,7 +59,7 @@ def draw(context: Context, folder: Path, images: int, seed: int) -> list[tuple[C
     cards = []
     for text in (mask_card(), BOX_CARD):
         card = card_of(text, "of drawings")
-        (folder / f"{card.name}.toml").write_text(text, encoding="utf-8")
+        write_bytes(folder / f"{card.name}.toml", text.encode(), context.patience)
         cards.append((card, text))
     return cards
 

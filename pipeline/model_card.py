@@ -12,11 +12,13 @@ import numpy as np
 
 from pipeline.bundle import CARD_FILE, facts_of
 from pipeline.dataset import Card
+from pipeline.describe import require_fresh
 from pipeline.errors import FacadeError
 from pipeline.extract import read_cards
 from pipeline.files import write_bytes
 from pipeline.operating import OperatingPoint, load_operating
 from pipeline.scoring import ALL, HEADLINE
+from pipeline.shipped import is_shipped
 from pipeline.store import StageFolder
 from pipeline.training_data import SPLITS
 
@@ -40,7 +42,7 @@ class _Judged:
 
     Attributes:
         card: the dataset's.
-        learnt: whether the bundle has learnt from its photos of train.
+        unseen: whether the bundle has not learnt from its photos of train.
         photos: how many each split has.
         scores: (label, protocol) to a row of the table.
         verdicts: a row a detection that counts: label, selected, right.
@@ -48,7 +50,7 @@ class _Judged:
     """
 
     card: Card
-    learnt: bool
+    unseen: bool
     photos: Mapping[str, int]
     scores: Mapping[tuple[str, str], Mapping[str, Any]]
     verdicts: pd.DataFrame
@@ -57,7 +59,7 @@ class _Judged:
     @property
     def name(self) -> str:
         """What it is called in a table."""
-        return self.card.name if self.learnt else f"{self.card.name}, *never learnt from*"
+        return f"{self.card.name}, *never learnt from*" if self.unseen else self.card.name
 
 
 def write_card(bundle: Path, works: Sequence[Path], notes: str, patience: float) -> Path:
@@ -65,14 +67,39 @@ def write_card(bundle: Path, works: Sequence[Path], notes: str, patience: float)
 
     `notes` are added as they are: what figures cannot say.
     """
+    if is_shipped(bundle):
+        raise FacadeError(f"{bundle} came along and keeps its card; copy the folder, and write the card of the copy.")
     facts = facts_of(bundle)
     point = load_operating(bundle, facts["digest"])
     judged = [one for work in works for one in _judged(work, facts, point)]
-    sections = [_head(facts), _learnt(facts, judged), _scores(facts["classes"], judged)]
+    _check(facts, judged)
+    sections = [_head(facts), _learnt(facts, judged, point), _scores(facts["classes"], judged)]
     sections += [_selected(facts["classes"], judged, point), _sizes(facts["classes"], judged)] if point else []
     path = bundle / CARD_FILE
     write_bytes(path, "\n\n".join([*sections, notes.strip()]).strip().encode() + b"\n", patience)
     return path
+
+
+def _check(facts: Facts, judged: Sequence[_Judged]) -> None:
+    """Refuse what a card would be wrong about: data that it leaves out, photos of test that were learnt from."""
+    names = [one.card.name for one in judged]
+    if set(facts["trained"].get("data", {}).get("photos", {})) == {"train"}:
+        raise FacadeError(f"{facts['bundle']} has learnt from all photos: none is left to say how good it is.")
+    if left := sorted((_datasets(facts["trained"]) or set()) - set(names)):
+        raise FacadeError(
+            f"{facts['bundle']} has learnt from {', '.join(left)} too, of which these work folders judge nothing; name "
+            "one that does with --work."
+        )
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise FacadeError(f"{twice[0]} was judged in more than one of these work folders; name one of them.")
+
+
+def _datasets(trained: Mapping[str, Any]) -> set[str] | None:
+    """Return the datasets that a training learnt from, and those before it that it began with; None: not known."""
+    if "data" not in trained:
+        return None
+    before = trained.get("start", {}).get("trained")
+    return set(trained["data"].get("datasets", ())) | (_datasets(before) or set() if before else set())
 
 
 # What was judged
@@ -91,11 +118,11 @@ def _judged(work: Path, facts: Facts, point: OperatingPoint | None) -> list[_Jud
     scores = [row for row in evaluate.read("scores").to_pylist() if (row["split"], row["part"]) == (TEST, ALL)]
     # Of one dataset alone there are no rows beside those of all.
     rows_of = {name: name if len(tested) > 1 else ALL for name in tested}
-    learnt_from, cards = facts["trained"].get("data", {}).get("datasets", ()), read_cards(index)
+    learnt, cards = _datasets(facts["trained"]), read_cards(index)
     return [
         _Judged(
             cards[name],
-            name in learnt_from,
+            learnt is not None and name not in learnt,
             images[images.dataset == name].split.value_counts().to_dict(),
             {(row["label"], row["protocol"]): row for row in scores if row["dataset"] == rows_of[name]},
             verdicts[verdicts.dataset == name],
@@ -115,6 +142,9 @@ def _evaluated(work: Path, facts: Facts) -> StageFolder:
             f"{work} says nothing of {facts['bundle']}, {what} was judged there; run `facade detect {work} --model "
             f"{facts['bundle']}` and `facade evaluate --work {work}` first."
         )
+    boxes = require_fresh(StageFolder(work, "index"), StageFolder(work, "extract"))
+    if manifest.settings.get("extract") != boxes.digest:
+        raise FacadeError(f"the boxes of {work} have changed; run `facade evaluate --work {work}` again.")
     return evaluate
 
 
@@ -153,46 +183,56 @@ def _head(facts: Facts) -> str:
     )
 
 
-def _learnt(facts: Facts, judged: Sequence[_Judged]) -> str:
-    trained = facts["trained"]
-    start = trained.get("start", {}).get("from", "none")
+def _learnt(facts: Facts, judged: Sequence[_Judged], point: OperatingPoint | None) -> str:
     rows = [
-        [
-            one.name,
-            one.card.licence,
-            *(f"{one.photos.get(split, 0):,}" for split in SPLITS),
-            ", ".join(one.card.labelled),
-        ]
+        [one.name, one.card.licence, *(f"{one.photos.get(name, 0):,}" for name in SPLITS), ", ".join(one.card.labelled)]
         for one in judged
     ]
-    sources = [f"* {one.card.name}: {'. '.join(filter(None, _sources(one.card)))}." for one in judged]
-    epochs = trained.get("train", {}).get("epochs", "?")
     return "\n".join(
         [
             "## Data\n",
             *_table(["dataset", "licence", *SPLITS, "classes that its labels show"], rows),
             "",
-            *sources,
+            *(f"* {one.card.name}: {'. '.join(_sources(one.card))}." for one in judged),
             "",
-            f"It began with {start} and was shown the photos of train for {epochs} epochs. Thresholds are of val.",
+            " ".join([_history(facts["trained"]), _fitted(point)]).strip(),
         ]
     )
 
 
+def _history(trained: Mapping[str, Any]) -> str:
+    """Return a sentence on where the weights come from."""
+    if "data" not in trained:
+        source = trained.get("source", {}).get("file")
+        return f"Its weights are those of {source}; what they learnt from is not known." if source else ""
+    start, most = trained.get("start", {}), trained.get("train", {}).get("epochs")
+    sha256 = f" (sha256 `{start['sha256'][:12]}`)" if "sha256" in start else ""
+    began = "from nothing" if start.get("from", "none") == "none" else f"with {start['from']}{sha256}"
+    return (
+        f"It began {began} and learnt from the photos of train: epoch {trained.get('epoch', most)} of {most} at most."
+    )
+
+
+def _fitted(point: OperatingPoint | None) -> str:
+    """Return a sentence on what its thresholds are fitted to."""
+    if point is None:
+        return ""
+    beware = ", the very photos that are judged below" if point.split == TEST else ""
+    return f"Its thresholds are fitted to {point.photos:,} photos of {point.split}{beware}."
+
+
 def _sources(card: Card) -> list[str]:
-    return [text.rstrip(".") for text in (card.title, card.citation, card.source)]
+    return [" ".join(text.split()).rstrip(".") for text in (card.title, card.citation, card.source) if text]
 
 
 def _scores(classes: Sequence[str], judged: Sequence[_Judged]) -> str:
     lines = [
         "## How good it is\n",
-        "On photos of test, from which nothing was learnt and to which nothing was fitted: average precision as VOC "
-        "counts it (11 points), of 100. In brackets 95 % of a thousand drawings of the photos.",
+        "On photos of test, from which nothing was learnt: average precision as VOC counts it (11 points), of 100. In "
+        "brackets what 95 % of drawings of the photos give.",
     ]
     for protocol, title in PROTOCOLS.items():
-        rows = [
-            [one.name, *(_points(one.scores.get((label, protocol))) for label in (ALL, *classes))] for one in judged
-        ]
+        rows = [[one.name, *(_points(one, label, protocol) for label in (ALL, *classes))] for one in judged]
         lines += ["", *_table([f"dataset, {title}", "mean", *classes], rows)]
     return "\n".join(lines)
 
@@ -248,12 +288,17 @@ def _sizes(classes: Sequence[str], judged: Sequence[_Judged]) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    """Return the lines of a table, whatever is in its cells."""
+    cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in (head, *rows)]
+    cells.insert(1, ["---"] * len(head))
+    return [f"| {' | '.join(row)} |" for row in cells]
 
 
-def _points(row: Mapping[str, Any] | None) -> str:
+def _points(one: _Judged, label: str, protocol: str) -> str:
+    """Return a figure of a class, or of all with "", in its interval."""
+    row = one.scores.get((label, protocol))
     if row is None:
-        return "not labelled"
+        return "no object" if label in one.card.labelled else "not labelled"
     spread = "" if row["low"] is None else f" ({100 * row['low']:.0f} to {100 * row['high']:.0f})"
     return f"{100 * row['value']:.1f}{spread}"
 

@@ -48,18 +48,18 @@ class Bundle:
     trained: Mapping[str, Any] = field(default_factory=dict)
 
 
-def save_bundle(folder: Path, bundle: Bundle, dtype: torch.dtype = torch.float32) -> str:
+def save_bundle(folder: Path, bundle: Bundle) -> str:
     """Write a bundle into a folder that was not there or is a bundle, at one stroke; return its digest.
 
-    `dtype` is how weights are stored, float16 in half the space; they are loaded as float32.
+    Weights are stored as float16 where that loses nothing, else as float32; they are loaded as float32.
     """
     if folder.exists() and not (folder / MODEL_FILE).is_file():
         raise FileExistsError(f"{folder} is there and is no bundle; name a folder that is not.")
-    tensors = {name: _stored(tensor, dtype) for name, tensor in bundle.model.state_dict().items()}
+    tensors = _stored(bundle.model.state_dict())
     if wild := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
         raise ValueError(
-            f"Weights of a bundle are finite numbers as {dtype}; {len(wild)} tensors are not, the first is {wild[0]}. "
-            "The training diverged, or they are too large for the format: store float32."
+            f"Weights of a bundle are finite numbers; {len(wild)} tensors are not, the first is {wild[0]}. The "
+            "training diverged: lower lr."
         )
     weights = save(tensors)
     text = json.dumps(
@@ -137,6 +137,12 @@ def _read_json(folder: Path) -> dict[str, Any]:
     return data
 
 
-def _stored(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return a tensor as it is written: floats as `dtype`, counts as they are."""
-    return tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
+def _stored(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return tensors as they are written: floats in as few bits as hold all of them, counts as they are."""
+    floats = {name for name, tensor in tensors.items() if tensor.is_floating_point()}
+    exact = all(torch.equal(tensors[name].half().to(tensors[name].dtype), tensors[name]) for name in floats)
+    dtype = torch.float16 if exact else torch.float32
+    return {
+        name: tensor.detach().to("cpu", dtype if name in floats else None).contiguous()
+        for name, tensor in tensors.items()
+    }

@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from pipeline.errors import UsageError
 from pipeline.files import write_bytes
 from pipeline.synthetic.drawing import Drawing, draw
 
@@ -69,7 +70,7 @@ def _paths(folder: Path, name: str) -> tuple[Path, Path, Path]:
 
 def _check(line: dict[str, Any] | None, folder: Path, seed: int, width: int, height: int) -> None:
     if line is not None and (line["seed"], line["width"], line["height"]) != (seed, width, height):
-        raise ValueError(
+        raise UsageError(
             f"{folder / 'truth.jsonl'}: {line['name']} was drawn from seed {line['seed']} at {line['width']}x"
             f"{line['height']}, not from seed {seed} at {width}x{height}; give another folder or the same numbers."
         )

@@ -225,8 +225,8 @@ class Course:
     def _finish(self) -> Finished:
         """Write the bundle of the best epoch, scored on the test photos, and the history."""
         assert self.best.weights is not None
-        model, (weights, dtype) = SSD(self.task.model), _stored(self.best.weights)
-        model.load_state_dict(weights)
+        model = SSD(self.task.model)
+        model.load_state_dict(_rounded(self.best.weights))
         model.eval()
         row = self.rows[self.best.number - 1]
         val = {name.removeprefix("val."): value for name, value in row.items() if name.startswith("val.")}
@@ -240,7 +240,7 @@ class Course:
             "test": test,
         }
         bundle = Bundle(model, self.task.decode, trained)
-        digest = self._patiently(lambda: save_bundle(self.out / BUNDLE, bundle, dtype))
+        digest = self._patiently(lambda: save_bundle(self.out / BUNDLE, bundle))
         assert digest is not None
         finished = Finished(self.rows, self.best.number, val, test, digest)
         text = json.dumps(vars(finished), indent=1).encode()
@@ -276,14 +276,13 @@ def read_history(out: Path) -> Finished | None:
         return None
 
 
-def _stored(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], torch.dtype]:
-    """Return weights as a bundle stores them, and how: in half the bits, unless one of them is too large for that.
+def _rounded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights that a bundle stores in half the bits, unless one of them is too large for that.
 
-    What that rounds away is an eighth of what bfloat16 does, in which most machines multiply.
+    What this takes off is an eighth of what bfloat16 does, in which most machines multiply.
     """
-    half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
-    fits = all(bool(tensor.isfinite().all()) for tensor in half.values())
-    return (half, torch.float16) if fits else (dict(weights), torch.float32)
+    half = {name: tensor.half().float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+    return half if all(bool(tensor.isfinite().all()) for tensor in half.values()) else dict(weights)
 
 
 def _write(path: Path, data: bytes) -> None:

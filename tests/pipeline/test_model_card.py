@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,9 @@ from pipeline.drawn import BOX_CARD
 from pipeline.errors import FacadeError
 from pipeline.model_card import write_card
 from pipeline.operating import load_operating
+from pipeline.shipped import DEFAULT, bundle_named
 from pipeline.synthetic import write_dataset
-from ssd import SSD, BackboneConfig, Bundle, ModelConfig, bundle_digest, preset, save_bundle
+from ssd import SSD, BackboneConfig, Bundle, ModelConfig, bundle_digest, load_bundle, preset, save_bundle
 
 from ..conftest import Workplace
 from .knowing import find, judge, knowing
@@ -126,4 +128,40 @@ def test_what_another_model_found_is_refused(
         write_card(tmp_path / "other", [work.context.work], "", 0.0)
     with pytest.raises(FacadeError, match="nothing was judged there"):
         write_card(bundle, [tmp_path / "nowhere"], "", 0.0)
+    with pytest.raises(FacadeError, match="in more than one of these work folders"):
+        write_card(bundle, [work.context.work] * 2, "", 0.0)
+    with pytest.raises(FacadeError, match="came along and keeps its card"):
+        write_card(bundle_named(DEFAULT), [work.context.work], "", 0.0)
     assert not (bundle / CARD_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"data": {"datasets": ["drawn_boxes", "secrets"]}}, "has learnt from secrets too"),
+        ({"data": {"datasets": ["drawn_boxes"], "photos": {"train": 60}}}, "has learnt from all photos"),
+        (
+            {"data": {"datasets": ["drawn_boxes"]}, "start": {"trained": {"data": {"datasets": ["old"]}}}},
+            "from old too",
+        ),
+    ],
+)
+def test_what_it_learnt_from_is_not_left_out(
+    workplace: Callable[..., Workplace], folder: Path, bundle: Path, about: dict[str, Any], message: str
+) -> None:
+    save_bundle(bundle, replace(load_bundle(bundle), trained=about))
+    work = judged(workplace, "work", folder, bundle)
+    with pytest.raises(FacadeError, match=message):
+        write_card(bundle, [work.context.work], "", 0.0)
+
+
+def test_where_nothing_is_known_nothing_is_claimed(
+    workplace: Callable[..., Workplace], folder: Path, bundle: Path
+) -> None:
+    save_bundle(bundle, replace(load_bundle(bundle), trained={"source": {"file": "ssd.pth"}}))
+    odd = BOX_CARD.replace("Apache-2.0", "a | b")
+    work = judged(workplace, "work", folder, bundle, odd)
+    card = write_card(bundle, [work.context.work], "", 0.0).read_text()
+    assert "weights are those of ssd.pth; what they learnt from is not known" in card
+    assert "never learnt from" not in card
+    assert "| drawn_boxes | a \\| b |" in card

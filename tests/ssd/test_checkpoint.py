@@ -33,16 +33,17 @@ def test_there_and_back(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "model"]
 
 
-def test_half_the_space(tmp_path: Path) -> None:
-    save_bundle(tmp_path / "whole", bundle())
-    save_bundle(tmp_path / "half", bundle(), torch.float16)
+def test_half_the_space_where_nothing_is_lost(tmp_path: Path) -> None:
+    whole, half = bundle(), bundle()
+    half.model.half().float()
+    save_bundle(tmp_path / "whole", whole)
+    save_bundle(tmp_path / "half", half)
     sizes = [(tmp_path / name / WEIGHTS_FILE).stat().st_size for name in ("half", "whole")]
     assert sizes[0] < 0.55 * sizes[1]
-    for tensor, exact in zip(
-        load_bundle(tmp_path / "half").model.parameters(), bundle().model.parameters(), strict=True
-    ):
-        assert tensor.dtype == torch.float32
-        torch.testing.assert_close(tensor, exact, rtol=1e-3, atol=1e-4)
+    for name, given in (("whole", whole), ("half", half)):
+        back = load_bundle(tmp_path / name).model
+        assert same_weights(back, given.model)
+        assert all(tensor.dtype == torch.float32 for tensor in back.parameters())
 
 
 def test_a_bundle_takes_the_place_of_one_and_of_nothing_else(tmp_path: Path) -> None:
@@ -75,12 +76,12 @@ def test_a_bundle_outlives_what_interrupts_its_successor(
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-@pytest.mark.parametrize(("number", "dtype"), [(float("nan"), torch.float32), (1e6, torch.float16)])
-def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path, number: float, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path, number: float) -> None:
     diverged = bundle()
     diverged.model.state_dict()["backbone.stem.1.running_var"][3] = number
     with pytest.raises(ValueError, match=r"1 tensors are not, the first is backbone\.stem\.1\.running_var"):
-        save_bundle(tmp_path / "model", diverged, dtype)
+        save_bundle(tmp_path / "model", diverged)
     assert not list(tmp_path.iterdir())
 
 
