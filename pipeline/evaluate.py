@@ -33,7 +33,7 @@ from pipeline.promotion import register_candidate
 from pipeline.registry import open_store
 from pipeline.rows import rows_of
 from pipeline.scoring import ALL, HEADLINE, headline
-from pipeline.shipped import is_shipped
+from pipeline.shipped import bundle_named, is_shipped
 from pipeline.stage import Context, Outcome, Plan, Stage, run_stage
 from pipeline.store import Receipt, Shard, StageFolder
 from pipeline.tracking import OFF, open_run
@@ -108,7 +108,7 @@ class _Model:
     @property
     def bundle(self) -> Path | None:
         """The bundle, if it is still there and may be written to."""
-        place = Path(self.path)
+        place = bundle_named(self.path)
         there = not is_shipped(place) and (place / MODEL_FILE).is_file()
         return place if there and bundle_digest(place) == self.digest else None
 
@@ -135,7 +135,7 @@ def _conclude(context: Context, folder: StageFolder, outcome: Outcome, load: Any
     point = Evaluation(load(), model.digest, 0).point
     write_bytes(files[0], point.to_json(), context.patience)
     write_bytes(files[1], _csv(folder.read("suspects")), context.patience)
-    if is_shipped(Path(model.path)):
+    if is_shipped(bundle_named(model.path)):
         context.say("evaluate: the model that came along keeps its thresholds; copy its folder for one that does not")
     elif bundle is None and model.path:
         context.say(f"evaluate: the bundle is no longer in {model.path}, and gets neither thresholds nor a version")

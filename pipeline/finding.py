@@ -20,6 +20,7 @@ from pipeline.parallel import tell
 from pipeline.redoing import Redone, redo
 from pipeline.rows import rejected_row
 from pipeline.schemas import SCHEMAS, empty_table, table_from_rows
+from pipeline.shipped import DEFAULT, bundle_named, is_shipped
 from pipeline.sources import read_photo
 
 if TYPE_CHECKING:
@@ -133,7 +134,8 @@ def bundle_finder(folder: Path, chooses: bool = True) -> BundleFinder:
     classes = tuple(open_bundle(folder).model.config.classes)
     digest = bundle_digest(folder)
     point = load_operating(folder, digest) if chooses else None
-    return BundleFinder(str(folder.absolute()), digest, point.digest if point else None, classes)
+    path = DEFAULT if is_shipped(folder) else str(folder.absolute())  # every machine has its own copy of that
+    return BundleFinder(path, digest, point.digest if point else None, classes)
 
 
 @lru_cache(1)
@@ -145,7 +147,7 @@ def _opened(finder: BundleFinder, config: DetectConfig) -> Opened:
     from pipeline.bundle import open_bundle
     from ssd import Detector, Tiled, TilingConfig, best_batch, bundle_digest, keep_freed_memory
 
-    folder = Path(finder.path)
+    folder = bundle_named(finder.path)
     bundle = open_bundle(folder)
     if (found := bundle_digest(folder)) != finder.digest:
         raise FacadeError(

@@ -14,6 +14,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from pipeline.report_page import Html, joined, note, tag
+from pipeline.shipped import bundle_named
 from pipeline.store import MANIFEST, StageFolder
 from pipeline.training_data import class_order
 from ssd import bundle_digest
@@ -78,7 +79,7 @@ class WorkFolder:
     def model(self) -> dict[str, Any]:
         """What `model.json` says of the network that found, else of the one that was trained last."""
         detect = self.found.manifest()
-        bundle = Path(str(detect.settings.get("bundle") or "")) if detect else None
+        bundle = bundle_named(str(detect.settings.get("bundle") or "")) if detect else None
         return (bundle and read_json(bundle / "model.json")) or self.trained
 
     @property

@@ -80,6 +80,7 @@ def test_its_thresholds_are_not_fitted_to_other_photos(workplace: Callable[..., 
     evaluate.run(work.context, EvaluateConfig(resamples=0, drawings=0))
     assert before == {path.name: path.read_bytes() for path in FOLDER.iterdir()}
     assert any("keeps its thresholds" in line for line in work.said)
+    assert work.context.folder("detect").require_manifest().settings["bundle"] == DEFAULT  # wherever it is installed
     assert is_shipped(FOLDER)
     assert not is_shipped(place)
 
