@@ -11,7 +11,10 @@ import pytest
 
 from pipeline import detect, evaluate
 from pipeline.bundle import CARD_FILE, facts_of
+from pipeline.cli_detect import _usual
 from pipeline.dataset import card_named
+from pipeline.drawn import BOX_CARD
+from pipeline.errors import UsageError
 from pipeline.evaluate import EvaluateConfig
 from pipeline.finding import DetectConfig, bundle_finder
 from pipeline.operating import OPERATING_FILE, load_operating
@@ -108,3 +111,16 @@ def test_it_is_as_good_as_promised(
         if (row["protocol"], row["part"]) == (HEADLINE, "")
     }
     assert {label: scores[label] for label, value in least.items() if scores[label] < value} == {}
+
+
+def test_it_is_used_unless_a_work_folder_has_its_own(workplace: Callable[..., Workplace], drawn: Path) -> None:
+    work = workplace()
+    photos = work.context.work.parent / "photos"
+    (photos / "index").mkdir(parents=True)
+    assert _usual(str(photos)) == DEFAULT
+    work.index(drawn, BOX_CARD)
+    with pytest.raises(UsageError, match="has no trained model; run `facade train`, or name one, as --model default"):
+        _usual(str(work.context.work))
+    own = work.context.folder("train").path / "latest" / "bundle"
+    own.mkdir(parents=True)
+    assert _usual(str(work.context.work)) == str(own)
