@@ -14,7 +14,7 @@ from pipeline.errors import FacadeError, UsageError
 from ssd import Bundle, bundle_digest, load_bundle
 from ssd.checkpoint import MODEL_FILE
 
-__all__ = ["CARD_FILE", "facts_of", "open_bundle", "photos_rule", "text_of", "told"]
+__all__ = ["CARD_FILE", "facts_of", "has_learnt_from_all", "open_bundle", "photos_rule", "text_of", "told"]
 
 CARD_FILE: Final = "card.md"
 
@@ -59,6 +59,11 @@ def facts_of(folder: Path) -> dict[str, Any]:
         "trained": dict(bundle.trained),
         "digest": bundle_digest(folder),
     }
+
+
+def has_learnt_from_all(trained: Mapping[str, Any]) -> bool:
+    """Return whether nothing was kept back from a training, so that no photo can tell how good it is."""
+    return set(trained.get("data", {}).get("photos", {})) == {"train"}
 
 
 def photos_rule(folder: Path) -> dict[str, str]:

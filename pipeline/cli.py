@@ -244,14 +244,8 @@ def draw(
         cards = [card.name for card, _ in write(context_of(out, {}, None, 0, "off", 0.05), out, images, seed)]
         say(f"draw: {images} facades, and the cards {' and '.join(f'{name}.toml' for name in cards)}, are in {out}")
         counts = {"rows_in": images, "rows_out": images, "rejected": 0}
-        seconds = round(time.monotonic() - started, 3)
-        return {
-            "stage": "draw",
-            "changed": before < images,
-            **counts,
-            "seconds": seconds,
-            "outputs": {"drawn": str(out)},
-        }
+        seconds, outputs = round(time.monotonic() - started, 3), {"drawn": str(out)}
+        return {"stage": "draw", "changed": before < images, **counts, "seconds": seconds, "outputs": outputs}
 
     finish("draw", command, debug)
 

@@ -82,7 +82,7 @@ def detect(
         if not (dry_run or plan):
             import_ahead(stage.workers_for(Workers(scheduler, workers), settings.device), ["pipeline.finding", "ssd"])
         bundle = _bundle(model or _usual(source), tracking, None if dry_run else place)
-        finder = bundle_finder(bundle, chooses=stage.index_of(source) is None)
+        finder = bundle_finder(bundle, chooses=not _is_work(source))
         span = _span(shards) if shards else None
         job = stage.Job(source, finder, place, split, limit, retry_failed, draw, span)
         context = context_of(place.parent, tables, scheduler, workers, tracking, max_rejected)

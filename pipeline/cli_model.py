@@ -100,7 +100,7 @@ def model_card(
         from pipeline.config import read_text
         from pipeline.model_card import write_card
 
-        path = write_card(bundle_named(bundle), work, read_text(notes) if notes else "", 0.0)
+        path = write_card(bundle_named(bundle), work, read_text(notes) if notes else "")
         say(f"model card: {path}")
         return {"changed": True, "outputs": {"card": str(path)}}
 

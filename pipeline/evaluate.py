@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from pipeline.bundle import has_learnt_from_all
 from pipeline.config import Settings
 from pipeline.describe import require_fresh
 from pipeline.errors import FacadeError
@@ -106,10 +107,15 @@ class _Model:
     path: str
 
     @property
+    def shipped(self) -> bool:
+        """Whether the bundle came along."""
+        return is_shipped(bundle_named(self.path))
+
+    @property
     def bundle(self) -> Path | None:
         """The bundle, if it is still there and may be written to."""
-        place = bundle_named(self.path)
-        there = not is_shipped(place) and (place / MODEL_FILE).is_file()
+        place = Path(self.path)
+        there = not self.shipped and (place / MODEL_FILE).is_file()
         return place if there and bundle_digest(place) == self.digest else None
 
 
@@ -135,7 +141,7 @@ def _conclude(context: Context, folder: StageFolder, outcome: Outcome, load: Any
     point = Evaluation(load(), model.digest, 0).point
     write_bytes(files[0], point.to_json(), context.patience)
     write_bytes(files[1], _csv(folder.read("suspects")), context.patience)
-    if is_shipped(bundle_named(model.path)):
+    if model.shipped:
         context.say("evaluate: the model that came along keeps its thresholds; copy its folder for one that does not")
     elif bundle is None and model.path:
         context.say(f"evaluate: the bundle is no longer in {model.path}, and gets neither thresholds nor a version")
@@ -151,21 +157,21 @@ def _hand_over(context: Context, folder: StageFolder, outcome: Outcome, point: O
     if context.tracking == OFF:
         return
     _log_beside_training(context, folder, bundle, outcome)
-    if _has_learnt_from_all(bundle):
+    if has_learnt_from_all(_trained(bundle)):
         context.say(f"evaluate: {bundle} has learnt from all photos, these among them: the figures say little")
     else:
         register_candidate(context.tracking, bundle, folder, context.say)
 
 
-def _has_learnt_from_all(bundle: Path) -> bool:
-    """Return whether nothing was kept back from a training, so that no photo can tell how good it is."""
-    trained = json.loads((bundle / MODEL_FILE).read_bytes()).get("trained", {})
-    return set(trained.get("data", {}).get("photos", {})) == {"train"}
+def _trained(bundle: Path) -> dict[str, Any]:
+    """Return what a bundle says of its training."""
+    found: dict[str, Any] = json.loads((bundle / MODEL_FILE).read_bytes()).get("trained", {})
+    return found
 
 
 def _log_beside_training(context: Context, folder: StageFolder, bundle: Path, outcome: Outcome) -> None:
     store = open_store(context.tracking)
-    trained = json.loads((bundle / MODEL_FILE).read_bytes()).get("trained", {}).get("run_id") or ""
+    trained = _trained(bundle).get("run_id") or ""
     known = [run_id for run_id in (outcome.run_id or "", trained) if store.run(run_id) is not None]
     scores, files = folder.read("scores").to_pylist(), _artifacts(folder)
     for run_id in known or [None]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from pipeline.bundle import CARD_FILE, facts_of
+from pipeline.bundle import CARD_FILE, facts_of, has_learnt_from_all
 from pipeline.dataset import Card
 from pipeline.describe import require_fresh
 from pipeline.errors import FacadeError
@@ -62,7 +62,7 @@ class _Judged:
         return f"{self.card.name}, *never learnt from*" if self.unseen else self.card.name
 
 
-def write_card(bundle: Path, works: Sequence[Path], notes: str, patience: float) -> Path:
+def write_card(bundle: Path, works: Sequence[Path], notes: str) -> Path:
     """Write the card of a bundle beside it, from the work folders where it was judged; return its path.
 
     `notes` are added as they are: what figures cannot say.
@@ -76,14 +76,14 @@ def write_card(bundle: Path, works: Sequence[Path], notes: str, patience: float)
     sections = [_head(facts), _learnt(facts, judged, point), _scores(facts["classes"], judged)]
     sections += [_selected(facts["classes"], judged, point), _sizes(facts["classes"], judged)] if point else []
     path = bundle / CARD_FILE
-    write_bytes(path, "\n\n".join([*sections, notes.strip()]).strip().encode() + b"\n", patience)
+    write_bytes(path, "\n\n".join([*sections, notes.strip()]).strip().encode() + b"\n")
     return path
 
 
 def _check(facts: Facts, judged: Sequence[_Judged]) -> None:
     """Refuse what a card would be wrong about: data that it leaves out, photos of test that were learnt from."""
     names = [one.card.name for one in judged]
-    if set(facts["trained"].get("data", {}).get("photos", {})) == {"train"}:
+    if has_learnt_from_all(facts["trained"]):
         raise FacadeError(f"{facts['bundle']} has learnt from all photos: none is left to say how good it is.")
     if left := sorted((_datasets(facts["trained"]) or set()) - set(names)):
         raise FacadeError(
@@ -109,12 +109,13 @@ def _judged(work: Path, facts: Facts, point: OperatingPoint | None) -> list[_Jud
     """Return what a work folder says of a bundle, dataset by dataset."""
     evaluate, index = _evaluated(work, facts), StageFolder(work, "index")
     images = index.read("images", columns=["image_id", "dataset", "split", "width", "height"]).to_pandas()
-    seen = images[images.image_id.isin(evaluate.read("judged", columns=["image_id"])["image_id"].to_pylist())]
-    tested = sorted(set(seen[seen.split == TEST].dataset))
+    judged = images.image_id.isin(evaluate.read("judged", columns=["image_id"])["image_id"].to_pylist())
+    seen = images[judged & (images.split == TEST)]
+    tested = sorted(set(seen.dataset))
     if not tested:
         raise FacadeError(f"{work}: no photo of test was judged; find in them with --split test, and judge again.")
-    verdicts = _verdicts(evaluate, point).merge(seen[seen.split == TEST], on="image_id")
-    truths = _truths(evaluate, verdicts, facts["input_size"], seen[seen.split == TEST])
+    verdicts = _verdicts(evaluate, point).merge(seen, on="image_id")
+    truths = _truths(evaluate, verdicts, facts["input_size"], seen)
     scores = [row for row in evaluate.read("scores").to_pylist() if (row["split"], row["part"]) == (TEST, ALL)]
     # Of one dataset alone there are no rows beside those of all.
     rows_of = {name: name if len(tested) > 1 else ALL for name in tested}

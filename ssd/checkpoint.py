@@ -139,10 +139,9 @@ def _read_json(folder: Path) -> dict[str, Any]:
 
 def _stored(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return tensors as they are written: floats in as few bits as hold all of them, counts as they are."""
-    floats = {name for name, tensor in tensors.items() if tensor.is_floating_point()}
-    exact = all(torch.equal(tensors[name].half().to(tensors[name].dtype), tensors[name]) for name in floats)
-    dtype = torch.float16 if exact else torch.float32
-    return {
-        name: tensor.detach().to("cpu", dtype if name in floats else None).contiguous()
+    whole = {
+        name: tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else None).contiguous()
         for name, tensor in tensors.items()
     }
+    half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in whole.items()}
+    return half if all(torch.equal(half[name].to(whole[name].dtype), whole[name]) for name in whole) else whole

@@ -61,7 +61,7 @@ def rows_of(card: str, section: str) -> list[list[str]]:
 
 def test_figures_are_those_of_the_tables(workplace: Callable[..., Workplace], folder: Path, bundle: Path) -> None:
     work = judged(workplace, "work", folder, bundle)
-    path = write_card(bundle, [work.context.work], "## What it is not\n\nA surveyor.", 0.0)
+    path = write_card(bundle, [work.context.work], "## What it is not\n\nA surveyor.")
     card = path.read_text()
     assert path == bundle / CARD_FILE
     assert card.endswith("A surveyor.\n")
@@ -82,7 +82,7 @@ def test_selected_by_the_bundles_own_thresholds(
     workplace: Callable[..., Workplace], folder: Path, bundle: Path
 ) -> None:
     work = judged(workplace, "work", folder, bundle)
-    card = write_card(bundle, [work.context.work], "", 0.0).read_text()
+    card = write_card(bundle, [work.context.work], "").read_text()
     split = {row["image_id"]: row["split"] for row in work.rows("index", "images")}
     chosen = [
         row
@@ -112,7 +112,7 @@ def test_a_set_never_learnt_from_says_so(workplace: Callable[..., Workplace], fo
     fitted = load_operating(bundle, bundle_digest(bundle))
     other = BOX_CARD.replace('name = "drawn_boxes"', 'name = "strangers"')
     second = judged(workplace, "second", folder, bundle, other)
-    card = write_card(bundle, [first.context.work, second.context.work], "", 0.0).read_text()
+    card = write_card(bundle, [first.context.work, second.context.work], "").read_text()
     assert fitted is not None
     assert [row[0] for row in rows_of(card, "Data")] == ["drawn_boxes", "strangers, *never learnt from*"]
     assert len(rows_of(card, "How good it is")) == 2
@@ -125,13 +125,13 @@ def test_what_another_model_found_is_refused(
     network = SSD(ModelConfig(preset("paper_voc"), CLASSES, BackboneConfig("tiny"))).eval()
     save_bundle(tmp_path / "other", Bundle(network))
     with pytest.raises(FacadeError, match=r"says nothing of .*other, another model was judged there; run `facade det"):
-        write_card(tmp_path / "other", [work.context.work], "", 0.0)
+        write_card(tmp_path / "other", [work.context.work], "")
     with pytest.raises(FacadeError, match="nothing was judged there"):
-        write_card(bundle, [tmp_path / "nowhere"], "", 0.0)
+        write_card(bundle, [tmp_path / "nowhere"], "")
     with pytest.raises(FacadeError, match="in more than one of these work folders"):
-        write_card(bundle, [work.context.work] * 2, "", 0.0)
+        write_card(bundle, [work.context.work] * 2, "")
     with pytest.raises(FacadeError, match="came along and keeps its card"):
-        write_card(bundle_named(DEFAULT), [work.context.work], "", 0.0)
+        write_card(bundle_named(DEFAULT), [work.context.work], "")
     assert not (bundle / CARD_FILE).exists()
 
 
@@ -152,7 +152,7 @@ def test_what_it_learnt_from_is_not_left_out(
     save_bundle(bundle, replace(load_bundle(bundle), trained=about))
     work = judged(workplace, "work", folder, bundle)
     with pytest.raises(FacadeError, match=message):
-        write_card(bundle, [work.context.work], "", 0.0)
+        write_card(bundle, [work.context.work], "")
 
 
 def test_where_nothing_is_known_nothing_is_claimed(
@@ -161,7 +161,7 @@ def test_where_nothing_is_known_nothing_is_claimed(
     save_bundle(bundle, replace(load_bundle(bundle), trained={"source": {"file": "ssd.pth"}}))
     odd = BOX_CARD.replace("Apache-2.0", "a | b")
     work = judged(workplace, "work", folder, bundle, odd)
-    card = write_card(bundle, [work.context.work], "", 0.0).read_text()
+    card = write_card(bundle, [work.context.work], "").read_text()
     assert "weights are those of ssd.pth; what they learnt from is not known" in card
     assert "never learnt from" not in card
     assert "| drawn_boxes | a \\| b |" in card
