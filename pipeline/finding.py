@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -51,7 +52,7 @@ class DetectConfig(Settings):
         bfloat16: multiply in half the bits; by default where the processor or the GPU does that fast.
         device: cpu, cuda or auto.
         batch: photos at once; by default what is fastest.
-        readers: threads of each process that read and decode.
+        readers: threads of each process that read and decode; by default two, for a GPU its share of the cores.
     """
 
     datasets: tuple[str, ...] = ()
@@ -185,6 +186,13 @@ def _device(name: str) -> str:
     return f"cuda:{worker_number() % torch.cuda.device_count()}"
 
 
+def _readers(device: str) -> int:
+    """Return how many threads read: beside a processor's network two, for a GPU its share of all cores."""
+    import torch
+
+    return 2 if device == "cpu" else max(2, len(os.sched_getaffinity(0)) // torch.cuda.device_count())
+
+
 def find_rows(rows: Sequence[dict[str, Any]], finder: Finder, config: DetectConfig) -> dict[str, pa.Table]:
     """Return the tables of a shard of the plan."""
     if isinstance(rows, Redone):
@@ -203,7 +211,7 @@ def _found(rows: Sequence[dict[str, Any]], finder: Finder, config: DetectConfig)
 
     opened = finder.open(config)
     read = partial(_read, least=opened.least, max_pixels=config.max_pixels)
-    stream = Stream(opened.network, read, config.readers or 2, opened.batch)
+    stream = Stream(opened.network, read, config.readers or _readers(opened.network.device.type), opened.batch)
     kept = _Tables(opened, finder.digest, config.select)
     for number, found in enumerate(stream(rows), start=1):
         kept.add(found)

@@ -34,7 +34,7 @@ def clip_xyxy(boxes: Tensor, height: float, width: float) -> Tensor:
 
 
 def iou_xyxy(first: Tensor, second: Tensor) -> Tensor:
-    """Return the intersection over union (..., N, G) of boxes (..., N, 4) with boxes (G, 4).
+    """Return the intersection over union (..., N, G) of boxes (..., N, 4) with boxes (..., G, 4).
 
     A box without area overlaps nothing, itself included, where torchvision divides zero by zero. A coordinate that is
     not a number still shows as NaN: it is a fault of whoever made the box. One coordinate at a time takes .4 to .6 of
@@ -42,10 +42,10 @@ def iou_xyxy(first: Tensor, second: Tensor) -> Tensor:
     """
     dtype = torch.promote_types(torch.promote_types(first.dtype, second.dtype), torch.float32)
     xmin, ymin, xmax, ymax = first.to(dtype)[..., None, :].unbind(-1)
-    left, top, right, bottom = second.to(dtype).t().contiguous()
+    left, top, right, bottom = second.to(dtype).movedim(-1, 0).contiguous()[..., None, :]
     width = torch.minimum(xmax, right).sub_(torch.maximum(xmin, left)).clamp_(min=0)
     height = torch.minimum(ymax, bottom).sub_(torch.maximum(ymin, top)).clamp_(min=0)
     shared = width.mul_(height)
     area = area_xyxy(first.to(dtype))
     area = area.masked_fill(area == 0, 1.0)  # nothing is shared with such a box; any divisor but 0 will do
-    return shared.div_((area[..., None] + area_xyxy(second.to(dtype))).sub_(shared))
+    return shared.div_((area[..., None] + area_xyxy(second.to(dtype))[..., None, :]).sub_(shared))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -14,7 +14,7 @@ from ssd.boxes import area_xyxy, clip_xyxy
 from ssd.codec import decode_offsets
 from ssd.containers import Detections
 from ssd.priors import PriorSpec
-from ssd.suppression import nms
+from ssd.suppression import nms, suppressed
 
 __all__ = ["DECODE_PRESETS", "DecodeConfig", "Decoder"]
 
@@ -67,6 +67,30 @@ class _Candidates:
         return _Candidates(self.image[rows], self.label[rows], self.prior[rows], self.score[rows])
 
 
+@dataclass(frozen=True)
+class _Block:
+    """What was found in B images, N places each: boxes (B, N, 4), labels, scores, and which places count (B, N)."""
+
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+    kept: Tensor
+
+    def sorted(self) -> _Block:
+        """Return the block with what counts at the front of each image, best first; not more places than needed."""
+        kept = self.kept & (area_xyxy(self.boxes) > 0)
+        order = self.scores.masked_fill(~kept, -1.0).argsort(dim=1, descending=True, stable=True)
+        order = order[:, : int(kept.sum(dim=1).max()) if len(kept) else 0]
+        boxes = self.boxes.gather(1, order[..., None].expand(-1, -1, 4))
+        return _Block(boxes, *(part.gather(1, order) for part in (self.labels, self.scores, kept)))
+
+    def detections(self, keep: int) -> list[Detections]:
+        """Return the detections of each image, on the CPU."""
+        sizes = self.kept.sum(dim=1).clamp(max=keep).tolist()
+        boxes, labels, scores = (part[:, :keep].cpu() for part in (self.boxes, self.labels, self.scores))
+        return [Detections(boxes[n, :size], labels[n, :size], scores[n, :size]) for n, size in enumerate(sizes)]
+
+
 class Decoder(nn.Module):
     """Turns what the network says about the priors of one spec into detections."""
 
@@ -84,12 +108,31 @@ class Decoder(nn.Module):
         """
         # With the classes first the softmax runs along memory: ten times as fast on a CPU.
         scores = logits.transpose(1, 2).float().contiguous().softmax(dim=1)[:, 1:]
+        if not in_loops(scores.device):
+            return self._at_once(offsets, scores)
         above = (scores > self.config.score) & (scores >= _kth_best(scores, self.config.per_class))
         image, label, prior = above.nonzero(as_tuple=True)
         candidates = _Candidates(image, label, prior, scores[image, label, prior])
-        if not in_loops(scores.device):
-            return self._detections(offsets, candidates, scores.shape[1])
         return self._of_the_first_few(offsets, candidates, scores.shape[1])
+
+    def _at_once(self, offsets: Tensor, scores: Tensor) -> list[Detections]:
+        """Return the detections of each image, from scores (B, C - 1, P), in a few steps of the whole batch.
+
+        A GPU is told once what to do and asked once what came of it: image by image it would wait for Python.
+        """
+        scores, prior = scores.topk(min(self.config.per_class, scores.shape[2]), dim=2)
+        candidate = scores > self.config.score
+        most = int(candidate.sum(dim=2).max()) if len(scores) else 0
+        scores, prior, candidate = scores[..., :most], prior[..., :most], candidate[..., :most]
+        image = torch.arange(len(scores), device=scores.device)[:, None, None]
+        boxes = decode_offsets(offsets[image, prior].float(), self.priors_cxcywh[prior], self.spec.variances)
+        boxes = clip_xyxy(boxes, *self.spec.input_size)
+        kept = suppressed(boxes.flatten(0, 1), candidate.flatten(0, 1), self.config.overlap).view_as(candidate)
+        labels = torch.arange(1, scores.shape[1] + 1, device=scores.device)[:, None].expand_as(scores)
+        found = _Block(boxes.flatten(1, 2), labels.flatten(1), scores.flatten(1), kept.flatten(1)).sorted()
+        if self.config.across is not None:
+            found = replace(found, kept=suppressed(found.boxes, found.kept, self.config.across)).sorted()
+        return found.detections(self.config.keep)
 
     def _of_the_first_few(self, offsets: Tensor, candidates: _Candidates, classes: int) -> list[Detections]:
         """Return the detections of each image, from its best candidates if they suffice.
@@ -115,14 +158,9 @@ class Decoder(nn.Module):
         image, label, prior, scores = candidates.image, candidates.label, candidates.prior, candidates.score
         boxes = decode_offsets(offsets[image, prior].float(), self.priors_cxcywh[prior], self.spec.variances)
         boxes, group = clip_xyxy(boxes, *self.spec.input_size), image * classes + label
-        if in_loops(boxes.device):
-            rows = _suppressed_in_loops(boxes, scores, group.bincount().tolist(), self.config)
-        else:
-            from torchvision.ops import batched_nms  # for GPUs alone: its package takes long to import
-
-            rows = batched_nms(boxes, scores, group, self.config.overlap)
+        rows = _suppressed_in_loops(boxes, scores, group.bincount().tolist(), self.config)
         rows = rows[area_xyxy(boxes[rows]) > 0]
-        image, label, boxes, scores = (part[rows].cpu() for part in (image, label, boxes, scores))
+        image, label, boxes, scores = (part[rows] for part in (image, label, boxes, scores))
         by_image, sizes = image.argsort(stable=True), image.bincount(minlength=len(offsets)).tolist()
         parts = (torch.split(part[by_image], sizes) for part in (boxes, label + 1, scores))
         return [self._best(*of_image) for of_image in zip(*parts, strict=True)]
@@ -144,13 +182,10 @@ def in_loops(device: torch.device) -> bool:
 
 def _kth_best(scores: Tensor, count: int) -> Tensor:
     """Return the score (..., 1) that so many of a row reach; numpy finds it five times as fast as torch."""
-    total = scores.shape[-1]
-    if count >= total:
+    place = scores.shape[-1] - count
+    if place <= 0:
         return scores.new_zeros(())
-    if in_loops(scores.device):
-        place = total - count
-        return torch.from_numpy(np.partition(scores.numpy(), place, axis=-1)[..., place : place + 1])
-    return scores.topk(count, dim=-1).values[..., -1:]
+    return torch.from_numpy(np.partition(scores.numpy(), place, axis=-1)[..., place : place + 1])
 
 
 def _suppressed_in_loops(boxes: Tensor, scores: Tensor, sizes: list[int], config: DecodeConfig) -> Tensor:

@@ -6,11 +6,17 @@ from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import Tensor
 
-__all__ = ["nms", "nms_of_labels"]
+from ssd.boxes import iou_xyxy
+
+__all__ = ["nms", "nms_of_labels", "suppressed"]
+
+# Overlaps that are in memory at once.
+MOST: Final = 1 << 24
 
 
 def nms(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:
@@ -23,6 +29,26 @@ def nms_of_labels(boxes: Tensor, scores: Tensor, labels: Tensor, overlap: float)
     of_labels = [torch.nonzero(labels == label)[:, 0] for label in sorted(set(labels.tolist()))]
     kept = torch.cat([labels[:0], *(rows[nms(boxes[rows], scores[rows], overlap)] for rows in of_labels)])
     return kept[scores[kept].argsort(descending=True, stable=True)]
+
+
+def suppressed(boxes: Tensor, candidates: Tensor, overlap: float) -> Tensor:
+    """Return which candidates (N, K) stay of boxes (N, K, 4), best first.
+
+    What `nms` says of each row, for all rows at once. Everything stays at first; then, again and again, what a better
+    one that stayed overlaps goes, until nothing changes. After so many rounds as the longest chain of boxes, each of
+    which would suppress the next, that is what going through them one by one gives; a chain is a few boxes long.
+    """
+    rows = max(1, MOST // max(1, boxes.shape[1] ** 2))
+    parts = zip(torch.split(boxes, rows), torch.split(candidates, rows), strict=True)
+    return torch.cat([_suppressed(*part, overlap) for part in parts]) if len(boxes) else candidates
+
+
+def _suppressed(boxes: Tensor, candidates: Tensor, overlap: float) -> Tensor:
+    rivals = (iou_xyxy(boxes, boxes) > overlap).triu_(1)  # [n, i, j]: i is better than j
+    before, kept = candidates, candidates & ~(rivals & candidates[..., None]).any(dim=1)
+    while not before.equal(kept):
+        before, kept = kept, candidates & ~(rivals & kept[..., None]).any(dim=1)
+    return kept
 
 
 @cache

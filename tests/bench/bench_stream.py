@@ -156,6 +156,7 @@ def theirs(model: torch.nn.Module, paths: Sequence[str], readers: int) -> str:
 
 def main(count: int, readers: int) -> None:
     """Print both, ours twice."""
+    torch.set_num_threads(1)  # or each of the threads that read resizes with as many of its own
     name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
     print(f"{name}, {count} photos, {readers} readers", flush=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -117,11 +117,17 @@ def test_only_so_many_candidates_and_detections() -> None:
 
 
 @pytest.mark.parametrize("background", [-3.0, 2.0, 6.0, 100.0])
-def test_at_once_as_on_a_gpu_is_the_same_as_in_loops(background: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    offsets, logits = outputs(5, background)
-    looped = decode(offsets, logits)
+@pytest.mark.parametrize("settings", [{}, {"across": 0.3}, {"keep": 5}, {"per_class": 30, "overlap": 0.1}])
+@pytest.mark.parametrize("images", [0, 5])
+def test_at_once_as_on_a_gpu_is_the_same_as_in_loops(
+    background: float, settings: dict[str, float], images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offsets, logits = outputs(images, background)
+    looped = decode(offsets, logits, **settings)
     monkeypatch.setattr(decoding, "in_loops", lambda _: False)
-    for one, other in zip(looped, decode(offsets, logits), strict=True):
+    at_once = decode(offsets, logits, **settings)
+    assert len(at_once) == images
+    for one, other in zip(looped, at_once, strict=True):
         assert same(one, other)
 
 

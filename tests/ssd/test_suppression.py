@@ -9,8 +9,8 @@ import torch
 from torchvision.ops import batched_nms
 from torchvision.ops import nms as torchvision_nms
 
-from ssd import SSD, BackboneConfig, Bundle, ModelConfig, preset, save_bundle
-from ssd.suppression import nms, nms_of_labels
+from ssd import SSD, BackboneConfig, Bundle, ModelConfig, preset, save_bundle, suppression
+from ssd.suppression import nms, nms_of_labels, suppressed
 
 from .samples import random_boxes
 
@@ -22,6 +22,20 @@ def test_it_is_torchvisions() -> None:
         labels = torch.randint(1, 4, (count,))
         assert nms(boxes, scores, 0.3).equal(torchvision_nms(boxes, scores, 0.3))
         assert nms_of_labels(boxes, scores, labels, 0.3).equal(batched_nms(boxes, scores, labels, 0.3))
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.1, 0.5, 1.0])
+def test_rows_at_once_are_the_rows_one_by_one(overlap: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a row is more than may be in memory, and in the longest of chains."""
+    monkeypatch.setattr(suppression, "MOST", 5000)
+    chain = torch.arange(60.0)[:, None] * torch.tensor([3.0, 0, 3, 0]) + torch.tensor([0.0, 0, 10, 10])
+    rows = [chain, *(random_boxes(60) for _ in range(4))]
+    candidates = torch.rand(5, 60) < 0.8
+    kept = suppressed(torch.stack(rows), candidates, overlap)
+    scores = torch.arange(60.0).flip(0)
+    for row, some, stays in zip(rows, candidates, kept, strict=True):
+        assert stays.nonzero()[:, 0].equal(some.nonzero()[nms(row[some], scores[some], overlap), 0])
+    assert suppressed(torch.zeros(0, 4, 4), candidates[:0, :4], overlap).shape == (0, 4)
 
 
 @pytest.mark.parametrize("backbone", ["mobilenet_v2", "vgg16"])
