@@ -58,9 +58,10 @@ def _plan(
     input_size: tuple[int, int],
     generator: np.random.Generator,
 ) -> Plan:
-    objects = target.boxes if target.ignore is None else target.boxes[~target.ignore]
+    boxes = target.boxes.numpy().astype(np.float64)
+    objects = boxes if target.ignore is None else boxes[~target.ignore.numpy()]
     ground = _zoomed_out(size, config, generator)
-    crop = _cropped(ground, size, objects.numpy().astype(np.float64), config, generator)
+    crop = _cropped(ground, size, objects, config, generator)
     source, destination = _window(size, crop, input_size)
     flip = bool(generator.random() < config.flip_chance)
     if flip:

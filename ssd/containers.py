@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["Detections", "Target", "TargetBatch"]
+__all__ = ["Detections", "Target", "TargetBatch", "unchecked"]
+
+Checked = TypeVar("Checked")
 
 
 @dataclass(frozen=True)
@@ -82,21 +87,21 @@ class TargetBatch:
         """Return the block of so many targets; `classes` is C, background included."""
         count = len(targets)
         most = max((len(target.labels) for target in targets), default=0) or 1
-        boxes = torch.zeros((count, most, 4))
+        # Arrays, which are filled a few numbers at a time much faster than tensors.
+        boxes = np.zeros((count, most, 4), dtype=np.float32)
         boxes[..., 2:] = 1.0  # what fills up has a size, so that nothing is divided by zero
-        labels = torch.zeros((count, most), dtype=torch.int64)
-        ignore = torch.zeros((count, most), dtype=torch.bool)
-        labelled = torch.ones((count, classes), dtype=torch.bool)
+        labels, ignore = np.zeros((count, most), dtype=np.int64), np.zeros((count, most), dtype=np.bool_)
+        labelled = np.ones((count, classes), dtype=np.bool_)
         for row, target in enumerate(targets):
             size = len(target.labels)
-            if size and int(target.labels.max()) >= classes:
-                raise ValueError(f"A target has label {int(target.labels.max())}; the model has {classes} classes.")
-            boxes[row, :size], labels[row, :size] = target.boxes, target.labels
+            boxes[row, :size], labels[row, :size] = target.boxes.numpy(), target.labels.numpy()
             if target.ignore is not None:
-                ignore[row, :size] = target.ignore
+                ignore[row, :size] = target.ignore.numpy()
             if target.labelled is not None:
-                labelled[row] = _as_long_as(target.labelled, classes)
-        return cls(boxes, labels, ignore, labelled)
+                labelled[row] = _as_long_as(target.labelled.numpy(), classes)
+        if (largest := int(labels.max(initial=0))) >= classes:
+            raise ValueError(f"A target has label {largest}; the model has {classes} classes.")
+        return cls(*(torch.from_numpy(part) for part in (boxes, labels, ignore, labelled)))
 
     def one_by_one(self) -> Iterator[TargetBatch]:
         """Yield a batch for each image, without what fills it up."""
@@ -136,6 +141,20 @@ class Detections:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @classmethod
+    def apart(cls, boxes: Tensor, labels: Tensor, scores: Tensor, counts: Sequence[int]) -> list[Detections]:
+        """Return the detections of images that lie one after the other, so many of each; they are checked once."""
+        cls(boxes, labels, scores)
+        parts = zip(*(torch.split(part, list(counts)) for part in (boxes, labels, scores)), strict=True)
+        return [unchecked(cls, boxes=some, labels=own, scores=their) for some, own, their in parts]
+
+
+def unchecked(kind: type[Checked], **values: Tensor | None) -> Checked:
+    """Return what `kind` would make of values that are known to be right: looking at them again takes longer."""
+    made = object.__new__(kind)
+    made.__dict__.update(values)
+    return made
+
 
 def _check_boxes(what: str, boxes: Tensor) -> None:
     if boxes.ndim != 2 or boxes.shape[-1] != 4 or not boxes.is_floating_point():
@@ -149,7 +168,7 @@ def _check_row(what: str, row: Tensor, count: int, dtype: torch.dtype = torch.in
         raise ValueError(f"{what} are {dtype} of shape ({count},); got {row.dtype} {tuple(row.shape)}.")
 
 
-def _as_long_as(labelled: Tensor, classes: int) -> Tensor:
+def _as_long_as(labelled: npt.NDArray[np.bool_], classes: int) -> npt.NDArray[np.bool_]:
     if len(labelled) != classes:
         raise ValueError(f"labelled of a target names {len(labelled)} classes; the model has {classes}.")
     return labelled

@@ -86,9 +86,9 @@ class _Block:
 
     def detections(self, keep: int) -> list[Detections]:
         """Return the detections of each image, on the CPU."""
-        sizes = self.kept.sum(dim=1).clamp(max=keep).tolist()
-        boxes, labels, scores = (part[:, :keep].cpu() for part in (self.boxes, self.labels, self.scores))
-        return [Detections(boxes[n, :size], labels[n, :size], scores[n, :size]) for n, size in enumerate(sizes)]
+        kept = self.kept[:, :keep].cpu()
+        boxes, labels, scores = (part[:, :keep].cpu()[kept] for part in (self.boxes, self.labels, self.scores))
+        return Detections.apart(boxes, labels, scores, kept.sum(dim=1).tolist())
 
 
 class Decoder(nn.Module):

@@ -64,11 +64,16 @@ class Detector:
 
     def scaled(self, found: Sequence[Detections], sizes: Sequence[tuple[int, int]]) -> list[Detections]:
         """Return detections in pixels of the input as such in pixels of photos of these sizes (height, width)."""
+        if not found:
+            return []
         height, width = self.input_size
-        inputs = torch.tensor([width, height] * 2)
-        pairs = zip(found, [torch.tensor([w, h] * 2) for h, w in sizes], strict=True)
+        counts = [len(one) for one in found]
+        photos = torch.tensor([[w, h] * 2 for h, w in sizes]).repeat_interleave(torch.tensor(counts), dim=0)
+        boxes, labels, scores = (
+            torch.cat([getattr(one, name) for one in found]) for name in ("boxes", "labels", "scores")
+        )
         # Multiplied before divided, so that a box that ends with the input ends exactly with the photo.
-        return [Detections(one.boxes * photo / inputs, one.labels, one.scores) for one, photo in pairs]
+        return Detections.apart(boxes * photos / torch.tensor([width, height] * 2), labels, scores, counts)
 
 
 def runs_bfloat16(device: str | torch.device) -> bool:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ssd.containers import Target
+from ssd.containers import Target, unchecked
 
 __all__ = ["Plan", "apply_plans", "centres_inside", "map_target", "resize_photo"]
 
@@ -89,15 +89,23 @@ def resize_photo(photo: Tensor, height: int, width: int) -> Tensor:
         raise ValueError(f"A photo is resized to {LEAST_SIDE} pixels or more each way; got {(height, width)}.")
     if photo.shape[1:] == (height, width):
         return photo.clone()
-    if photo.device.type != "cpu":
-        return _resize_as_floats(photo, height, width)
+    if resizes_bytes(photo.device):
+        return _resized(photo, height, width)
+    return _to_bytes(_resized(photo.float(), height, width)).to(torch.uint8)
+
+
+def resizes_bytes(device: torch.device) -> bool:
+    """Return whether torch resizes uint8 there, as it does on a CPU alone."""
+    return device.type == "cpu"
+
+
+def _resized(photo: Tensor, height: int, width: int) -> Tensor:
     return interpolate(photo[None], (height, width), mode="bilinear", antialias=True)[0]
 
 
-def _resize_as_floats(photo: Tensor, height: int, width: int) -> Tensor:
-    """Return the same where torch resizes no uint8: on any device but the CPU."""
-    floats = interpolate(photo[None].float(), (height, width), mode="bilinear", antialias=True)[0]
-    return floats.round_().clamp_(0, 255).to(torch.uint8)
+def _to_bytes(floats: Tensor) -> Tensor:
+    """Return the whole grey levels that uint8 would hold, in place."""
+    return floats.round_().clamp_(0, 255)
 
 
 def apply_plans(photos: Sequence[Tensor] | Tensor, plans: Sequence[Plan]) -> Tensor:
@@ -112,11 +120,13 @@ def apply_plans(photos: Sequence[Tensor] | Tensor, plans: Sequence[Plan]) -> Ten
             f"Photos and plans are as many, one at least, for one input size; got {len(photos)} photos and "
             f"{len(plans)} plans for {sizes}."
         )
-    drawn = photos[0].new_zeros((len(plans), 3, *plans[0].input_size))
+    kind = torch.uint8 if resizes_bytes(photos[0].device) else torch.float32
+    drawn = photos[0].new_zeros((len(plans), 3, *plans[0].input_size), dtype=kind)
     for canvas, photo, plan in zip(drawn, photos, plans, strict=True):
         _draw(canvas, photo, plan)
-    inputs = _recolour(drawn.float(), plans) if any(plan.recolours for plan in plans) else drawn.float()
-    return _fill_around(inputs, plans)
+    # Of floats all photos are rounded at once: few steps, each of which a GPU is told by Python.
+    inputs = _to_bytes(drawn) if drawn.is_floating_point() else drawn.float()
+    return _fill_around(_recolour(inputs, plans) if any(plan.recolours for plan in plans) else inputs, plans)
 
 
 def map_target(target: Target, plan: Plan) -> Target:
@@ -130,11 +140,12 @@ def map_target(target: Target, plan: Plan) -> Target:
     sides = (mapped[:, 2:] - mapped[:, :2]).min(axis=1)
     kept = (sides > 0) & (ignore | centres_inside(boxes, np.array([plan.source], dtype=np.float64))[0])
     ignored = ignore | (sides < plan.smallest)
-    return Target(
-        torch.from_numpy(mapped[kept]),
-        target.labels[torch.from_numpy(kept)],
-        torch.from_numpy(ignored[kept]),
-        target.labelled,
+    return unchecked(
+        Target,
+        boxes=torch.from_numpy(mapped[kept]),
+        labels=torch.from_numpy(target.labels.numpy()[kept]),
+        ignore=torch.from_numpy(ignored[kept]),
+        labelled=target.labelled,
     )
 
 
@@ -167,7 +178,8 @@ def _draw(canvas: Tensor, photo: Tensor, plan: Plan) -> None:
     (left, top, right, bottom), (x0, y0, x1, y1) = plan.source, plan.destination
     if right > photo.shape[-1] or bottom > photo.shape[-2]:
         raise ValueError(f"The source of a plan lies inside its photo, {tuple(photo.shape)}; got {plan.source}.")
-    window = resize_photo(photo[:, top:bottom, left:right], y1 - y0, x1 - x0)
+    seen = photo[:, top:bottom, left:right].to(canvas.dtype)
+    window = seen if seen.shape[1:] == (y1 - y0, x1 - x0) else _resized(seen, y1 - y0, x1 - x0)
     canvas[:, y0:y1, x0:x1] = window.flip(-1) if plan.flip else window
 
 

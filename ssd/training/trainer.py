@@ -28,7 +28,7 @@ from ssd.training.examples import Examples
 
 __all__ = ["DivergedError", "Progress", "Trainer"]
 
-Batch = tuple[list[str], Tensor, list[Target]]
+Batch = tuple[list[str], Tensor, list[Target], TargetBatch]
 
 
 class DivergedError(ArithmeticError):
@@ -104,9 +104,9 @@ class Trainer:
         with ThreadPoolExecutor(threads) as ahead:
             for future in _ahead(ahead, self._batch, range(self.progress.step, until), threads + 1):
                 begin = time.perf_counter()
-                names, inputs, targets = future.result()
+                batch = future.result()
                 waited = time.perf_counter() - begin
-                self._step(names, inputs, targets)
+                self._step(*batch)
                 self.progress.waited += waited
                 self.progress.seconds += time.perf_counter() - begin
                 every()
@@ -129,7 +129,7 @@ class Trainer:
         return self.examples.order(np.random.default_rng([self.config.seed, epoch]))
 
     def _batch(self, step: int) -> Batch:
-        """Return what a step shows: names, normalised photos (B, 3, H, W), targets."""
+        """Return what a step shows: names, normalised photos (B, 3, H, W), targets, and these in a block."""
         epoch, place = divmod(step, self.steps_an_epoch)
         chosen = self._order(epoch)[place * self.config.batch : (place + 1) * self.config.batch]
         photos = [self.examples.photos[row] for row in chosen]
@@ -138,21 +138,22 @@ class Trainer:
         size = self.model.config.priors.input_size
         inputs, targets = augment(photos, targets, self.config.augmentation, size, generator)
         inputs = self.model.normalise(inputs.to(self.device, non_blocking=True))
-        return [self.examples.names[row] for row in chosen], inputs, targets
-
-    def _step(self, names: list[str], inputs: Tensor, targets: list[Target]) -> None:
         block = TargetBatch.of(targets, 1 + len(self.model.config.classes)).to(self.device)
+        return [self.examples.names[row] for row in chosen], inputs, targets, block
+
+    def _step(self, names: list[str], inputs: Tensor, targets: list[Target], block: TargetBatch) -> None:
         total = self.steps_an_epoch * self.config.epochs
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.rate((self.progress.step + 1) / total) * group["factor"]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             offsets, logits = (self.network or self.model)(inputs.contiguous(memory_format=torch.channels_last))
         loss: Loss = self.loss(offsets, logits, block)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        # Asked for only now that a GPU has most of the step to do; the weights are still as they were.
         sums = torch.stack([loss.location.sum(), loss.confidence.sum()]).tolist()
         if not np.isfinite(sums).all():
             raise DivergedError(_blame(names, targets, loss, self.progress.step))
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.total.backward()  # type: ignore[no-untyped-call]
         if self.config.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimiser.step()

@@ -23,9 +23,9 @@ from ssd import (
     iou_xyxy,
     map_target,
     plan_augmentation,
+    resampling,
     resize_photo,
 )
-from ssd.resampling import _resize_as_floats
 
 LUMA = torch.tensor([0.299, 0.587, 0.114])
 STILL = replace(NO_AUGMENTATION, fill=(0.0, 0.0, 0.0))
@@ -57,14 +57,31 @@ def plan_one(size: tuple[int, int], target: Target, seed: int = 0, **changes: An
 
 @pytest.mark.parametrize("size", [(300, 300), (37, 90), (700, 900), (2, 2), (200, 2)])
 @pytest.mark.parametrize("shape", [(512, 683), (61, 40), (1, 300), (200, 1)])
-def test_the_resize_is_pillows_within_one_grey_level(shape: tuple[int, int], size: tuple[int, int]) -> None:
+def test_the_resize_is_pillows_within_one_grey_level(
+    shape: tuple[int, int], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     photo = photo_of(*shape)
     pillow = Image.fromarray(photo.permute(1, 2, 0).numpy()).resize(size[::-1], Image.Resampling.BILINEAR)
     expected = torch.from_numpy(np.array(pillow)).permute(2, 0, 1).int()
     rows = photo.permute(1, 2, 0).contiguous().permute(2, 0, 1)
-    for resized in (resize_photo(photo, *size), resize_photo(rows, *size), _resize_as_floats(photo, *size)):
+    both = resize_photo(photo, *size), resize_photo(rows, *size)
+    monkeypatch.setattr(resampling, "resizes_bytes", lambda _: False)
+    for resized in (*both, resize_photo(photo, *size)):
         assert resized.dtype == torch.uint8
         assert (resized.int() - expected).abs().max() <= 1
+
+
+def test_drawn_as_on_a_gpu_is_drawn_within_one_grey_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = [photo_of(70, 90), photo_of(133, 20), photo_of(100, 120)]
+    targets = [target_of([[0, 0, 45, 35]]), target_of([]), target_of([[10, 10, 30, 30]])]
+    config = replace(AUGMENTATIONS["epfl"], colour_chance=0.0)
+    for seed in range(20):
+        drawn, _ = augment(photos, targets, config, (100, 120), np.random.default_rng(seed))
+        with monkeypatch.context() as patched:
+            patched.setattr(resampling, "resizes_bytes", lambda _: False)
+            floats, _ = augment(photos, targets, config, (100, 120), np.random.default_rng(seed))
+        assert floats.dtype == torch.float32
+        assert (floats - drawn).abs().max() <= 1
 
 
 def test_no_augmentation_is_the_resize() -> None:
