@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -52,6 +52,24 @@ class Progress:
     waited: float = 0.0
 
 
+class _Ahead:
+    """Batches made in threads, some steps before they are asked for, those of the next epoch too.
+
+    What a photo is changed by is planned in Python and drawn by many small steps: one thread feeds no GPU.
+    """
+
+    def __init__(self, function: Callable[[int], Batch], steps: int, threads: int) -> None:
+        self.function, self.steps, self.depth = function, steps, threads + 1
+        self.pool = ThreadPoolExecutor(threads, "batch")
+        self.begun: dict[int, Future[Batch]] = {}
+
+    def __call__(self, step: int) -> Batch:
+        """Return the batch of a step, and begin those that follow."""
+        wanted = [step, *range(step + 1, min(step + self.depth, self.steps))]
+        self.begun = {number: self.begun.get(number) or self.pool.submit(self.function, number) for number in wanted}
+        return self.begun[step].result()
+
+
 class _Whole(nn.Module):
     """A model in a shell: what is captured takes the place of the shell's `forward`, and the model's stays its own."""
 
@@ -83,6 +101,7 @@ class Trainer:
         self.average = _average(self.model, config.ema)
         self.progress = Progress()
         self._order = lru_cache(2)(self._shown)
+        self.ahead = _Ahead(self._batch, self.steps_an_epoch * config.epochs, 1 if self.device.type == "cpu" else 3)
         self.bfloat16 = runs_bfloat16(device) if config.bfloat16 is None else config.bfloat16
 
     @property
@@ -99,17 +118,14 @@ class Trainer:
         """Do steps until so many are done, over all epochs; `every` is called after each."""
         self.model.train()
         self.network = self.network or self._network()
-        # What a photo is changed by is planned in Python and drawn by many small steps: one thread feeds no GPU.
-        threads = 1 if self.device.type == "cpu" else 3
-        with ThreadPoolExecutor(threads) as ahead:
-            for future in _ahead(ahead, self._batch, range(self.progress.step, until), threads + 1):
-                begin = time.perf_counter()
-                batch = future.result()
-                waited = time.perf_counter() - begin
-                self._step(*batch)
-                self.progress.waited += waited
-                self.progress.seconds += time.perf_counter() - begin
-                every()
+        while self.progress.step < until:
+            begin = time.perf_counter()
+            batch = self.ahead(self.progress.step)
+            waited = time.perf_counter() - begin
+            self._step(*batch)
+            self.progress.waited += waited
+            self.progress.seconds += time.perf_counter() - begin
+            every()
 
     def _network(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """Return the model as it is run: on a GPU captured, so that a step is not hundreds of launches from Python."""
@@ -216,17 +232,6 @@ def _move_average(average: SSD, model: SSD, share: float) -> None:
             mean.lerp_(now, 1 - share)
         else:
             mean.copy_(now)
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, function: Callable[[int], Batch], steps: Sequence[int], depth: int
-) -> Iterator[Future[Batch]]:
-    """Yield the futures of all steps in order, a few of them always begun before they are asked for."""
-    begun = [pool.submit(function, step) for step in steps[:depth]]
-    for step in steps[depth:]:
-        yield begun.pop(0)
-        begun.append(pool.submit(function, step))
-    yield from begun
 
 
 def _blame(names: list[str], targets: list[Target], loss: Loss, step: int) -> str:

@@ -69,6 +69,16 @@ def test_a_run_lowers_its_loss() -> None:
     assert 0 <= run.progress.waited < run.progress.seconds
 
 
+def test_no_epoch_begins_with_waiting() -> None:
+    """Its first batches are made while the epoch before is judged; after the last there is nothing to make."""
+    run = trainer(SMALL)
+    size, steps = run.steps_an_epoch, run.steps_an_epoch * SMALL.epochs
+    run.run(size)
+    assert [step for step in run.ahead.begun if step >= size] == [size]
+    run.run(steps)
+    assert max(run.ahead.begun) == steps - 1
+
+
 def test_another_seed_shows_other_pictures() -> None:
     def first_input(seed: int) -> torch.Tensor:
         return trainer(replace(SMALL, seed=seed))._batch(0)[1]
