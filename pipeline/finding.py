@@ -162,6 +162,8 @@ def _opened(finder: BundleFinder, config: DetectConfig) -> Opened:
     device = _device(config.device)
     if device == "cpu":
         keep_freed_memory()
+    else:
+        torch.set_num_threads(1)  # for each of the threads that read
     detector = Detector(bundle, device, config.bfloat16)
     height, width = detector.input_size
     tiling = TilingConfig(config.tile_levels, config.tile_overlap)

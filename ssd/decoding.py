@@ -120,9 +120,9 @@ class Decoder(nn.Module):
 
         A GPU is told once what to do and asked once what came of it: image by image it would wait for Python.
         """
-        scores, prior = scores.topk(min(self.config.per_class, scores.shape[2]), dim=2)
+        scores, prior = scores.sort(dim=2, descending=True, stable=True)
         candidate = scores > self.config.score
-        most = int(candidate.sum(dim=2).max()) if len(scores) else 0
+        most = min(int(candidate.sum(dim=2).max()), self.config.per_class) if len(scores) else 0
         scores, prior, candidate = scores[..., :most], prior[..., :most], candidate[..., :most]
         image = torch.arange(len(scores), device=scores.device)[:, None, None]
         boxes = decode_offsets(offsets[image, prior].float(), self.priors_cxcywh[prior], self.spec.variances)

@@ -83,15 +83,19 @@ def resize_photo(photo: Tensor, height: int, width: int) -> Tensor:
 
     Bilinear without aliasing, within one grey level of Pillow's; where noise is enlarged, within two.
     """
-    if photo.dtype != torch.uint8 or photo.ndim != 3 or len(photo) != 3 or not photo.numel():
-        raise ValueError(f"A photo is uint8 of shape (3, H, W); got {photo.dtype} {tuple(photo.shape)}.")
-    if min(height, width) < LEAST_SIDE:
-        raise ValueError(f"A photo is resized to {LEAST_SIDE} pixels or more each way; got {(height, width)}.")
+    _check_resize(photo, height, width)
     if photo.shape[1:] == (height, width):
         return photo.clone()
     if resizes_bytes(photo.device):
         return _resized(photo, height, width)
     return _to_bytes(_resized(photo.float(), height, width)).to(torch.uint8)
+
+
+def _check_resize(photo: Tensor, height: int, width: int) -> None:
+    if photo.dtype != torch.uint8 or photo.ndim != 3 or len(photo) != 3 or not photo.numel():
+        raise ValueError(f"A photo is uint8 of shape (3, H, W); got {photo.dtype} {tuple(photo.shape)}.")
+    if min(height, width) < LEAST_SIDE:
+        raise ValueError(f"A photo is resized to {LEAST_SIDE} pixels or more each way; got {(height, width)}.")
 
 
 def resizes_bytes(device: torch.device) -> bool:
@@ -178,6 +182,7 @@ def _draw(canvas: Tensor, photo: Tensor, plan: Plan) -> None:
     (left, top, right, bottom), (x0, y0, x1, y1) = plan.source, plan.destination
     if right > photo.shape[-1] or bottom > photo.shape[-2]:
         raise ValueError(f"The source of a plan lies inside its photo, {tuple(photo.shape)}; got {plan.source}.")
+    _check_resize(photo, y1 - y0, x1 - x0)
     seen = photo[:, top:bottom, left:right].to(canvas.dtype)
     window = seen if seen.shape[1:] == (y1 - y0, x1 - x0) else _resized(seen, y1 - y0, x1 - x0)
     canvas[:, y0:y1, x0:x1] = window.flip(-1) if plan.flip else window

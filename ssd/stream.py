@@ -133,7 +133,7 @@ class Stream(Generic[Item]):
         if self.side is None:
             return self._in_turn(whole), None
         outputs, ready = self._in_turn(whole.pin_memory()), torch.cuda.Event()  # type: ignore[no-untyped-call]
-        ready.record()
+        ready.record(torch.cuda.current_stream(self.network.device))
         return outputs, ready
 
     def _in_turn(self, inputs: Tensor) -> Outputs:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,13 +39,26 @@ def suppressed(boxes: Tensor, candidates: Tensor, overlap: float) -> Tensor:
     one that stayed overlaps goes, until nothing changes. After so many rounds as the longest chain of boxes, each of
     which would suppress the next, that is what going through them one by one gives; a chain is a few boxes long.
     """
-    rows = max(1, MOST // max(1, boxes.shape[1] ** 2))
+    if not candidates.numel():
+        return candidates
+    rows = MOST // boxes.shape[1] ** 2
+    if not rows:
+        return torch.stack([_one_by_one(*row, overlap) for row in zip(boxes, candidates, strict=True)])
     parts = zip(torch.split(boxes, rows), torch.split(candidates, rows), strict=True)
-    return torch.cat([_suppressed(*part, overlap) for part in parts]) if len(boxes) else candidates
+    return torch.cat([_at_once(*part, overlap) for part in parts])
 
 
-def _suppressed(boxes: Tensor, candidates: Tensor, overlap: float) -> Tensor:
-    rivals = (iou_xyxy(boxes, boxes) > overlap).triu_(1)  # [n, i, j]: i is better than j
+def _one_by_one(boxes: Tensor, candidates: Tensor, overlap: float) -> Tensor:
+    own = candidates.nonzero()[:, 0]
+    best_first = torch.arange(len(own), 0, -1, device=own.device, dtype=boxes.dtype)
+    return torch.zeros_like(candidates).index_fill_(0, own[nms(boxes[own], best_first, overlap)], True)
+
+
+def _at_once(boxes: Tensor, candidates: Tensor, overlap: float) -> Tensor:
+    # Overlaps are compared as `nms` does, in double precision: with the largest float that is not above.
+    limit = np.float32(overlap)
+    limit = np.nextafter(limit, np.float32(-1)) if float(limit) > overlap else limit
+    rivals = (iou_xyxy(boxes, boxes) > float(limit)).triu_(1)  # [n, i, j]: i is better than j
     before, kept = candidates, candidates & ~(rivals & candidates[..., None]).any(dim=1)
     while not before.equal(kept):
         before, kept = kept, candidates & ~(rivals & kept[..., None]).any(dim=1)

@@ -112,6 +112,8 @@ class Course:
     ) -> None:
         self.task, self.out, self.keep_every, self.patience = task, out, keep_every, patience
         self.watch, self.device = watch or Watch(), device_of(device)
+        if self.device.index is not None:
+            torch.cuda.set_device(self.device)  # what is captured runs on the streams of the device in force
         train, val = (_placed(examples, self.device) for examples in (task.train, task.val))
         assert train is not None
         self.trainer = Trainer(task.network(), train, task.config, self.device)

@@ -67,7 +67,7 @@ class _Ahead:
         """Return the batch of a step, and begin those that follow."""
         wanted = [step, *range(step + 1, min(step + self.depth, self.steps))]
         self.begun = {number: self.begun.get(number) or self.pool.submit(self.function, number) for number in wanted}
-        return self.begun[step].result()
+        return self.begun.pop(step).result()
 
 
 class _Whole(nn.Module):
@@ -137,7 +137,7 @@ class Trainer:
         # Of the streams that gradients are added up on; it costs nothing here.
         warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False):
-            network = torch.cuda.make_graphed_callables(_Whole(self.model), (inputs,))
+            network = torch.cuda.make_graphed_callables(_Whole(self.model), (inputs,), allow_unused_input=True)
         self.model.load_state_dict(before)  # the passes to get warm have moved the means of batch norms
         return cast("Callable[[Tensor], tuple[Tensor, Tensor]]", network)
 

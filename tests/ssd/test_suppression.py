@@ -25,9 +25,10 @@ def test_it_is_torchvisions() -> None:
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.1, 0.5, 1.0])
-def test_rows_at_once_are_the_rows_one_by_one(overlap: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where a row is more than may be in memory, and in the longest of chains."""
-    monkeypatch.setattr(suppression, "MOST", 5000)
+@pytest.mark.parametrize("most", [1 << 24, 5000, 100])
+def test_rows_at_once_are_the_rows_one_by_one(overlap: float, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a row or two are more than may be in memory, and in the longest of chains."""
+    monkeypatch.setattr(suppression, "MOST", most)
     chain = torch.arange(60.0)[:, None] * torch.tensor([3.0, 0, 3, 0]) + torch.tensor([0.0, 0, 10, 10])
     rows = [chain, *(random_boxes(60) for _ in range(4))]
     candidates = torch.rand(5, 60) < 0.8
@@ -36,6 +37,13 @@ def test_rows_at_once_are_the_rows_one_by_one(overlap: float, monkeypatch: pytes
     for row, some, stays in zip(rows, candidates, kept, strict=True):
         assert stays.nonzero()[:, 0].equal(some.nonzero()[nms(row[some], scores[some], overlap), 0])
     assert suppressed(torch.zeros(0, 4, 4), candidates[:0, :4], overlap).shape == (0, 4)
+
+
+@pytest.mark.parametrize("tenths", range(1, 10))
+def test_an_overlap_of_just_the_limit_is_judged_alike(tenths: int) -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 1], [0.0, 0, tenths, 1]])
+    kept = suppressed(boxes[None], torch.ones(1, 2, dtype=torch.bool), tenths / 10)
+    assert int(kept.sum()) == len(nms(boxes, torch.tensor([0.9, 0.8]), tenths / 10))
 
 
 @pytest.mark.parametrize("backbone", ["mobilenet_v2", "vgg16"])
