@@ -17,5 +17,6 @@ rm -rf "$1"
 "$UV" build -q --wheel --out-dir "$1/dist" .
 "$UV" pip install -q --python "$1/bin/python" -r requirements.lock
 "$UV" pip install -q --python "$1/bin/python" --no-deps "$1"/dist/*.whl
-# Killed processes and full disks are the operating system's, not the Python version's: `make test` has them.
-"$1/bin/pytest" -n 2 --dist loadfile --ignore=tests/pipeline/test_faults.py --ignore=tests/pipeline/test_detect_faults.py
+# Killed processes and full disks are the operating system's, what a network learns is PyTorch's: `make test` has them.
+"$1/bin/pytest" -n 2 --dist loadfile --ignore=tests/pipeline/test_faults.py \
+    --ignore=tests/pipeline/test_detect_faults.py --ignore=tests/pipeline/test_detector.py
