@@ -156,23 +156,17 @@ def _hand_over(context: Context, folder: StageFolder, outcome: Outcome, point: O
         write_bytes(bundle / OPERATING_FILE, point.to_json(), context.patience)
     if context.tracking == OFF:
         return
-    _log_beside_training(context, folder, bundle, outcome)
-    if has_learnt_from_all(_trained(bundle)):
+    trained = json.loads((bundle / MODEL_FILE).read_bytes()).get("trained", {})
+    _log_beside_training(context, folder, bundle, trained.get("run_id") or "", outcome)
+    if has_learnt_from_all(trained):
         context.say(f"evaluate: {bundle} has learnt from all photos, these among them: the figures say little")
     else:
         register_candidate(context.tracking, bundle, folder, context.say)
 
 
-def _trained(bundle: Path) -> dict[str, Any]:
-    """Return what a bundle says of its training."""
-    found: dict[str, Any] = json.loads((bundle / MODEL_FILE).read_bytes()).get("trained", {})
-    return found
-
-
-def _log_beside_training(context: Context, folder: StageFolder, bundle: Path, outcome: Outcome) -> None:
+def _log_beside_training(context: Context, folder: StageFolder, bundle: Path, trained: str, outcome: Outcome) -> None:
     store = open_store(context.tracking)
-    trained = _trained(bundle).get("run_id") or ""
-    known = [run_id for run_id in (outcome.run_id or "", trained) if store.run(run_id) is not None]
+    known: list[str | None] = [run_id for run_id in (outcome.run_id or "", trained) if store.run(run_id) is not None]
     scores, files = folder.read("scores").to_pylist(), _artifacts(folder)
     for run_id in known or [None]:
         with open_run(STAGE.name, context.tracking, context.parent(), resumed=run_id) as tracked:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -29,6 +29,7 @@ from ssd.training.examples import Examples
 __all__ = ["DivergedError", "Progress", "Trainer"]
 
 Batch = tuple[list[str], Tensor, list[Target], TargetBatch]
+Network = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class DivergedError(ArithmeticError):
@@ -96,7 +97,6 @@ class Trainer:
         placed = model.to(self.device)
         self.model: SSD = placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss = MultiBoxLoss(model.config.priors, config.loss).to(self.device)
-        self.network: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None  # as it is run, from the first step on
         self.optimiser = _optimiser(self.model, config)
         self.average = _average(self.model, config.ema)
         self.progress = Progress()
@@ -117,18 +117,19 @@ class Trainer:
     def run(self, until: int, every: Callable[[], None] = lambda: None) -> None:
         """Do steps until so many are done, over all epochs; `every` is called after each."""
         self.model.train()
-        self.network = self.network or self._network()
+        network = self.network  # on a GPU captured now, before threads that make batches have work for it
         while self.progress.step < until:
             begin = time.perf_counter()
             batch = self.ahead(self.progress.step)
             waited = time.perf_counter() - begin
-            self._step(*batch)
+            self._step(network, *batch)
             self.progress.waited += waited
             self.progress.seconds += time.perf_counter() - begin
             every()
 
-    def _network(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """Return the model as it is run: on a GPU captured, so that a step is not hundreds of launches from Python."""
+    @cached_property
+    def network(self) -> Network:
+        """The model as it is run: on a GPU captured, so that a step is not hundreds of launches from Python."""
         if self.device.type != "cuda":
             return self.model
         before = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
@@ -139,7 +140,7 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False):
             network = torch.cuda.make_graphed_callables(_Whole(self.model), (inputs,), allow_unused_input=True)
         self.model.load_state_dict(before)  # the passes to get warm have moved the means of batch norms
-        return cast("Callable[[Tensor], tuple[Tensor, Tensor]]", network)
+        return cast("Network", network)
 
     def _shown(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         return self.examples.order(np.random.default_rng([self.config.seed, epoch]))
@@ -157,12 +158,14 @@ class Trainer:
         block = TargetBatch.of(targets, 1 + len(self.model.config.classes)).to(self.device)
         return [self.examples.names[row] for row in chosen], inputs, targets, block
 
-    def _step(self, names: list[str], inputs: Tensor, targets: list[Target], block: TargetBatch) -> None:
+    def _step(
+        self, network: Network, names: list[str], inputs: Tensor, targets: list[Target], block: TargetBatch
+    ) -> None:
         total = self.steps_an_epoch * self.config.epochs
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.rate((self.progress.step + 1) / total) * group["factor"]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            offsets, logits = (self.network or self.model)(inputs.contiguous(memory_format=torch.channels_last))
+            offsets, logits = network(inputs.contiguous(memory_format=torch.channels_last))
         loss: Loss = self.loss(offsets, logits, block)
         self.optimiser.zero_grad(set_to_none=True)
         loss.total.backward()  # type: ignore[no-untyped-call]
