@@ -92,7 +92,7 @@ def resize_photo(photo: Tensor, height: int, width: int) -> Tensor:
 
 
 def _check_resize(photo: Tensor, height: int, width: int) -> None:
-    if photo.dtype != torch.uint8 or photo.ndim != 3 or len(photo) != 3 or not photo.numel():
+    if photo.dtype != torch.uint8 or photo.ndim != 3 or photo.shape[0] != 3 or not photo.numel():
         raise ValueError(f"A photo is uint8 of shape (3, H, W); got {photo.dtype} {tuple(photo.shape)}.")
     if min(height, width) < LEAST_SIDE:
         raise ValueError(f"A photo is resized to {LEAST_SIDE} pixels or more each way; got {(height, width)}.")

@@ -24,6 +24,8 @@ Size = tuple[int, int]
 
 # Batches that are read ahead of the network, so that one slow file does not stop it.
 AHEAD = 3
+# Batches whose results are not waited for: while one is computed, a GPU has the next to go on with.
+LATE = 2
 
 
 @dataclass(frozen=True)
@@ -93,27 +95,35 @@ class Stream(Generic[Item]):
     def __call__(self, items: Iterable[Item]) -> Iterator[Found[Item]]:
         """Yield what became of each item, in their order."""
         with ThreadPoolExecutor(self.readers, "read") as readers, ThreadPoolExecutor(1, "found") as results:
-            before: Future[list[Found[Item]]] | None = None
+            pending: deque[Future[list[Found[Item]]]] = deque()
             for part in self._batches(readers, items):
                 outputs, ready = self._outputs([one.inputs for one in part if one.inputs is not None])
-                now = results.submit(self._found, part, outputs, ready)
-                if before is not None:
-                    yield from before.result()
-                before = now
-            if before is not None:
-                yield from before.result()
+                pending.append(results.submit(self._found, part, outputs, ready))
+                if len(pending) > LATE:
+                    yield from pending.popleft().result()
+            for future in pending:
+                yield from future.result()
 
     def _batches(self, pool: ThreadPoolExecutor, items: Iterable[Item]) -> Iterator[list[_Prepared[Item]]]:
-        """Yield items as they were read, so many at a time, with more of them always under way."""
-        source = iter(items)
-        futures = deque(pool.submit(self._prepared, item) for item in islice(source, AHEAD * self.batch))
+        """Yield items as they were read, so many at a time, with more of them always under way.
+
+        A task reads several where a batch is large: handing over is Python, which one thread does at a time.
+        """
+        source, chunk = iter(items), max(self.batch // (2 * self.readers), 1)
+
+        def begun() -> Iterator[Future[list[_Prepared[Item]]]]:
+            while taken := list(islice(source, chunk)):
+                yield pool.submit(lambda some: [self._prepared(one) for one in some], taken)
+
+        more = begun()
+        futures = deque(islice(more, AHEAD * self.batch // chunk))
         part: list[_Prepared[Item]] = []
         while futures:
-            part.append(futures.popleft().result())
-            futures.extend(pool.submit(self._prepared, item) for item in islice(source, 1))
-            if len(part) >= self.batch or not futures:
-                yield part
-                part = []
+            part.extend(futures.popleft().result())
+            futures.extend(islice(more, 1))
+            while len(part) >= self.batch or (part and not futures):
+                whole, part = part[: self.batch], part[self.batch :]  # the batch may be halved meanwhile
+                yield whole
 
     def _prepared(self, item: Item) -> _Prepared[Item]:
         try:
@@ -129,10 +139,11 @@ class Stream(Generic[Item]):
         """Return what the network says, and on a GPU the event that tells when it is there."""
         if not inputs:
             return None, None
-        whole = torch.cat(inputs)
-        if self.side is None:
+        rows, on_gpu = sum(map(len, inputs)), self.side is not None
+        whole = torch.cat(inputs, out=inputs[0].new_empty((rows, *inputs[0].shape[1:]), pin_memory=on_gpu))
+        if not on_gpu:
             return self._in_turn(whole), None
-        outputs, ready = self._in_turn(whole.pin_memory()), torch.cuda.Event()  # type: ignore[no-untyped-call]
+        outputs, ready = self._in_turn(whole), torch.cuda.Event()  # type: ignore[no-untyped-call]
         ready.record(torch.cuda.current_stream(self.network.device))
         return outputs, ready
 

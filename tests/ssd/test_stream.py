@@ -53,6 +53,12 @@ def test_every_item_comes_out_in_its_place(count: int, readers: int) -> None:
     assert [one.detections.boxes[0, 3].item() for one in found if one.detections] == [400 + n for n in range(count)]
 
 
+def test_batches_are_whole_where_readers_take_several_photos_at_once() -> None:
+    network = Echo()
+    assert numbers(list(Stream(network, photo, 1, batch=7)(range(40)))) == list(range(40))
+    assert network.batches == [7, 7, 7, 7, 7, 5]
+
+
 def test_what_is_wrong_with_a_photo_is_told_in_its_place() -> None:
     def read(number: int) -> Read:
         if number % 3 == 1:
