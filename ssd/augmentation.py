@@ -134,8 +134,9 @@ def _meets(crops: Floats, size: tuple[int, int], boxes: Floats, overlap: float) 
 def _iou(crops: Floats, boxes: Floats) -> Floats:
     """Return the intersection over union (N, G) of crops (N, 4) with boxes (G, 4), all with an area."""
     starts, ends = np.maximum(crops[:, None, :2], boxes[:, :2]), np.minimum(crops[:, None, 2:], boxes[:, 2:])
-    common = np.maximum(ends - starts, 0).prod(axis=-1)
-    areas, others = ((rows[:, 2:] - rows[:, :2]).prod(axis=1) for rows in (crops, boxes))
+    sides = np.maximum(ends - starts, 0)
+    common = sides[..., 0] * sides[..., 1]  # `prod` along two numbers takes four times as long
+    areas, others = ((rows[:, 2] - rows[:, 0]) * (rows[:, 3] - rows[:, 1]) for rows in (crops, boxes))
     iou: Floats = common / (areas[:, None] + others - common)
     return iou
 

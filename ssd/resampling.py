@@ -159,8 +159,8 @@ def centres_inside(boxes: Floats, rectangles: Floats) -> npt.NDArray[np.bool_]:
     Arrays here and in the plans, not tensors: on the few boxes of a photo they are quicker.
     """
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    after, before = rectangles[:, None, :2] < centres, centres < rectangles[:, None, 2:]
-    inside: npt.NDArray[np.bool_] = np.logical_and.reduce(after & before, axis=-1)
+    within = (rectangles[:, None, :2] < centres) & (centres < rectangles[:, None, 2:])
+    inside: npt.NDArray[np.bool_] = within[..., 0] & within[..., 1]
     return inside
 
 
