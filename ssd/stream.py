@@ -75,6 +75,11 @@ class _Prepared(Generic[Item]):
     inputs: Tensor | None = None
     error: Exception | None = None
 
+    @property
+    def rows(self) -> int:
+        """Its share of a batch; what was wrong takes a place too, or there might be any number in one."""
+        return 1 if self.inputs is None else len(self.inputs)
+
 
 class Stream(Generic[Item]):
     """A network that waits for nothing while there are threads enough to read for it.
@@ -83,7 +88,7 @@ class Stream(Generic[Item]):
         network: What finds.
         read: Returns an item's photo; what it raises is told in the item's place.
         readers: Threads that read, decode and resize.
-        batch: Photos that go through the network at once.
+        batch: Rows that go through the network at once: photos, where each is one row.
     """
 
     def __init__(self, network: Network, read: Callable[[Item], Read], readers: int, batch: int) -> None:
@@ -105,25 +110,30 @@ class Stream(Generic[Item]):
                 yield from future.result()
 
     def _batches(self, pool: ThreadPoolExecutor, items: Iterable[Item]) -> Iterator[list[_Prepared[Item]]]:
-        """Yield items as they were read, so many at a time, with more of them always under way.
+        """Yield items as they were read, a batch of rows at a time, with more of them always under way.
 
         A task reads several where a batch is large: handing over is Python, which one thread does at a time.
         """
         source, chunk = iter(items), max(self.batch // (2 * self.readers), 1)
-
-        def begun() -> Iterator[Future[list[_Prepared[Item]]]]:
-            while taken := list(islice(source, chunk)):
-                yield pool.submit(lambda some: [self._prepared(one) for one in some], taken)
-
-        more = begun()
-        futures = deque(islice(more, AHEAD * self.batch // chunk))
+        tasks: deque[Future[list[_Prepared[Item]]]] = deque()
+        most = self.readers  # until it is known how many rows a photo has
         part: list[_Prepared[Item]] = []
-        while futures:
-            part.extend(futures.popleft().result())
-            futures.extend(islice(more, 1))
-            while len(part) >= self.batch or (part and not futures):
-                whole, part = part[: self.batch], part[self.batch :]  # the batch may be halved meanwhile
-                yield whole
+        rows = 0
+        while True:
+            while len(tasks) < most and (taken := list(islice(source, chunk))):
+                tasks.append(pool.submit(lambda some: [self._prepared(one) for one in some], taken))
+            if not tasks:
+                break
+            read = tasks.popleft().result()
+            most = max(AHEAD * self.batch // sum(one.rows for one in read), self.readers)
+            for one in read:
+                part.append(one)
+                rows += one.rows
+                if rows >= self.batch:
+                    yield part
+                    part, rows = [], 0
+        if part:
+            yield part
 
     def _prepared(self, item: Item) -> _Prepared[Item]:
         try:
