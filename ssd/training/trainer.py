@@ -60,7 +60,7 @@ class _Ahead:
     """
 
     def __init__(self, function: Callable[[int], Batch], steps: int, threads: int) -> None:
-        self.function, self.steps, self.depth = function, steps, threads + 1
+        self.function, self.steps, self.depth = function, steps, 2 * threads
         self.pool = ThreadPoolExecutor(threads, "batch")
         self.begun: dict[int, Future[Batch]] = {}
 
