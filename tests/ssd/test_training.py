@@ -79,6 +79,14 @@ def test_no_epoch_begins_with_waiting() -> None:
     assert not run.ahead.begun
 
 
+def test_threads_that_make_batches_side_by_side_change_nothing() -> None:
+    one, three = trainer(SMALL), trainer(SMALL)
+    three.ahead = type(three.ahead)(three.ahead.function, three.ahead.steps, threads=3)  # as on a GPU
+    for run in (one, three):
+        run.run(9)
+    assert three.progress.losses == one.progress.losses
+
+
 def test_another_seed_shows_other_pictures() -> None:
     def first_input(seed: int) -> torch.Tensor:
         return trainer(replace(SMALL, seed=seed))._batch(0)[1]
