@@ -51,7 +51,7 @@ class DetectConfig(Settings):
         scaled: let JPEG files be unpacked smaller where that is enough for the network's input.
         bfloat16: multiply in half the bits; by default where the processor or the GPU does that fast.
         device: cpu, cuda or auto.
-        batch: photos at once; by default what is fastest.
+        batch: photos or tiles at once; by default what is fastest.
         readers: threads of each process that read and decode; by default two, for a GPU its share of the cores.
     """
 

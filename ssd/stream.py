@@ -110,30 +110,34 @@ class Stream(Generic[Item]):
                 yield from future.result()
 
     def _batches(self, pool: ThreadPoolExecutor, items: Iterable[Item]) -> Iterator[list[_Prepared[Item]]]:
-        """Yield items as they were read, a batch of rows at a time, with more of them always under way.
+        """Yield items as they were read, a batch of rows at a time."""
+        part: list[_Prepared[Item]] = []
+        rows = 0
+        for one in self._read_ahead(pool, items):
+            part.append(one)
+            rows += one.rows
+            if rows >= self.batch:
+                yield part
+                part, rows = [], 0
+        if part:
+            yield part
+
+    def _read_ahead(self, pool: ThreadPoolExecutor, items: Iterable[Item]) -> Iterator[_Prepared[Item]]:
+        """Yield items as they were read, with more of them always under way.
 
         A task reads several where a batch is large: handing over is Python, which one thread does at a time.
         """
         source, chunk = iter(items), max(self.batch // (2 * self.readers), 1)
         tasks: deque[Future[list[_Prepared[Item]]]] = deque()
         most = self.readers  # until it is known how many rows a photo has
-        part: list[_Prepared[Item]] = []
-        rows = 0
         while True:
             while len(tasks) < most and (taken := list(islice(source, chunk))):
                 tasks.append(pool.submit(lambda some: [self._prepared(one) for one in some], taken))
             if not tasks:
-                break
+                return
             read = tasks.popleft().result()
             most = max(AHEAD * self.batch // sum(one.rows for one in read), self.readers)
-            for one in read:
-                part.append(one)
-                rows += one.rows
-                if rows >= self.batch:
-                    yield part
-                    part, rows = [], 0
-        if part:
-            yield part
+            yield from read
 
     def _prepared(self, item: Item) -> _Prepared[Item]:
         try:
