@@ -59,10 +59,17 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Workers:
-    """Where shards are worked on: a scheduler's address, or so many local processes; 0 is this process itself."""
+    """Where shards are worked on: a scheduler's address, or local processes.
+
+    Attributes:
+        scheduler: its address.
+        count: so many local processes; 0 is this process itself.
+        threads: shards that each of them works on at once.
+    """
 
     scheduler: str | None = None
     count: int | None = None
+    threads: int = 1
 
     @property
     def local_count(self) -> int:
@@ -91,6 +98,7 @@ def map_shards(task: Task, shards: Sequence[Shard], workers: Workers, heard: Hea
             yield from map(task, shards)
         return
     with _client(workers) as client:
+        _unwatch(client)
         heard.dashboard(client.dashboard_link)
         client.subscribe_topic(TOPIC, lambda event: heard.rows(event[1]))
         yield from _windowed(client, task, shards)
@@ -134,12 +142,30 @@ def _worker() -> Worker | None:
         return None
 
 
+def _unwatch(client: Client) -> None:
+    """Have no worker, of now or later, look at what its threads do, where that can stop it for ever.
+
+    Dask does so for its dashboard every hundredth of a second. Before Python 3.11.9, a thread that is started meanwhile
+    and the collector of garbage can then wait for each other (https://github.com/python/cpython/issues/106883).
+    """
+    from distributed import WorkerPlugin
+
+    class Unwatched(WorkerPlugin):
+        name = "facade-unwatched"
+
+        def setup(self, worker: Worker) -> None:
+            if sys.version_info < (3, 11, 9) and (watching := worker.periodic_callbacks.pop("profile", None)):
+                watching.stop()  # while a worker starts it is not going yet, and out of the list it never will
+
+    client.register_plugin(Unwatched())
+
+
 @contextmanager
 def _client(workers: Workers) -> Iterator[Client]:
     from distributed import Client
 
     if workers.scheduler is None:
-        with local_client(workers.local_count) as client:
+        with local_client(workers.local_count, threads=workers.threads) as client:
             yield client
         return
     try:
@@ -161,7 +187,7 @@ def import_ahead(workers: Workers, modules: Sequence[str]) -> None:
 
 
 @contextmanager
-def local_client(count: int, memory: str | int = "auto") -> Iterator[Client]:
+def local_client(count: int, memory: str | int = "auto", threads: int = 1) -> Iterator[Client]:
     """Start worker processes on this machine, each with so much memory, that listen on loopback only."""
     import dask
     from distributed import Client, LocalCluster
@@ -174,7 +200,7 @@ def local_client(count: int, memory: str | int = "auto") -> Iterator[Client]:
         cluster = LocalCluster(
             n_workers=count,
             env=dict(os.environ),  # as it is now, which may not be how the process that workers come from found it
-            threads_per_worker=1,
+            threads_per_worker=threads,
             memory_limit=memory,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",  # any free port

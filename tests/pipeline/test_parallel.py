@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 
 from pipeline.errors import FacadeError
 from pipeline.isolation import work_alone
-from pipeline.parallel import Workers, local_client
+from pipeline.parallel import Workers, local_client, map_shards
 from pipeline.rows import rows_of, shards_of
 from pipeline.schemas import table_from_rows
 from pipeline.stage import Plan, Stage, run_stage
+from pipeline.store import Shard
 
 from .killers import workers_of
 
@@ -126,6 +128,21 @@ def test_what_workers_are_told_is_not_told_to_this_process(monkeypatch: pytest.M
         told = client.run(lambda: (os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"]))
     assert set(told.values()) == {("1", "2")}
     assert dict(os.environ) == before
+
+
+def test_a_worker_with_two_threads_works_on_two_shards_at_once(workplace: Callable, killers: Any) -> None:
+    work = workplace(workers=Workers(count=1, threads=2))
+    both = Plan(shards_of("set", rows(128), lambda piece: piece[0]["uri"].ljust(64, "0")), killers.met, {})
+    assert run_stage(STAGE, work.context, both).rows_out == 128
+
+
+def test_no_worker_is_watched_where_python_may_stop_for_it(tmp_path: Path, killers: Any) -> None:
+    """Neither those that are there nor the one that comes for one that died."""
+    with local_client(1) as client:
+        for workers in (Workers(count=1), Workers(scheduler=client.scheduler.address)):
+            marks = [tmp_path / f"{workers.count}-{number // 2}" for number in range(4)]
+            shards = [Shard("set", number, "0" * 64, [{"uri": str(mark)}]) for number, mark in enumerate(marks)]
+            assert list(map_shards(killers.Watched(), shards, workers)) == [sys.version_info >= (3, 11, 9)] * 4
 
 
 def test_a_worker_that_dies_while_it_is_started_again_is_replaced() -> None:
