@@ -129,11 +129,14 @@ def _own(context: Context) -> Job:
 
 
 def workers_for(workers: Workers, device: str) -> Workers:
-    """Return the workers, one for each GPU of this machine unless it is said how many."""
+    """Return the workers, one for each GPU of this machine unless it is said how many.
+
+    A GPU has two shards at once: in the time of one, half of which is its first photos and its tables, it would idle.
+    """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     there = glob("/dev/nvidia[0-9]*") if chosen is None else [name for name in chosen.split(",") if name.strip()]
     gpus = len(there) if device != "cpu" and workers.scheduler is None else 0
-    return replace(workers, count=gpus) if gpus and workers.count is None else workers
+    return replace(workers, count=gpus if workers.count is None else workers.count, threads=2) if gpus else workers
 
 
 def plan(context: Context, config: DetectConfig, job: Job) -> dict[str, Any]:

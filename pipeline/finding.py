@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from pipeline.config import Settings
@@ -20,7 +22,7 @@ from pipeline.operating import OperatingPoint, load_operating
 from pipeline.parallel import tell
 from pipeline.redoing import Redone, redo
 from pipeline.rows import rejected_row
-from pipeline.schemas import SCHEMAS, empty_table, table_from_rows
+from pipeline.schemas import COORDINATES, SCHEMAS, empty_table, table_from_rows
 from pipeline.shipped import DEFAULT, bundle_named, is_shipped
 from pipeline.sources import read_photo
 
@@ -119,8 +121,9 @@ class BundleFinder:
     classes: tuple[str, ...] = ()
 
     def open(self, config: DetectConfig) -> Opened:
-        """Return the bundle's network on this process's device."""
-        return _opened(self, config)
+        """Return the bundle's network on this process's device, opened once however many threads ask for it."""
+        with _opening:
+            return _opened(self, config)
 
 
 def bundle_finder(folder: Path, chooses: bool = True) -> BundleFinder:
@@ -137,6 +140,9 @@ def bundle_finder(folder: Path, chooses: bool = True) -> BundleFinder:
     point = load_operating(folder, digest) if chooses else None
     path = DEFAULT if is_shipped(folder) else str(folder.absolute())  # every machine has its own copy of that
     return BundleFinder(path, digest, point.digest if point else None, classes)
+
+
+_opening = Lock()
 
 
 @lru_cache(1)
@@ -247,12 +253,8 @@ class _Tables:
     """The tables of a shard, as they grow."""
 
     def __init__(self, opened: Opened, digest: str, select: float | None) -> None:
-        self.classes, self.digest, self.select, self.point = (
-            np.array(["", *opened.classes]),
-            digest,
-            select,
-            opened.point,
-        )
+        self.classes, self.point = np.array(["", *opened.classes]), opened.point
+        self.digest, self.select = digest, select
         self.photos: list[dict[str, Any]] = []
         self.rejected: list[dict[str, Any]] = []
         self.found: list[tuple[str, Detections]] = []
@@ -284,22 +286,26 @@ class _Tables:
             for name in ("boxes", "labels", "scores")
         )
         names = self.classes[labels]
-        probabilities, selected = self._chosen(names, scores)
+        counts = [len(one) for _, one in self.found]
+        photos = np.repeat(np.arange(len(counts)), counts)
+        probabilities, selected = self._chosen(names, photos, scores)
+        # As arrays, not row by row: in Python a shard's ids would take as long as a GPU takes for half its photos.
+        images = pa.array([image_id for image_id, _ in self.found], pa.string()).take(pa.array(photos))
+        ranks = pa.array(np.concatenate([np.arange(count) for count in counts])).cast(pa.string())
         columns: dict[str, Any] = {
-            "detection_id": [f"{image_id}#{rank}" for image_id, one in self.found for rank in range(len(one))],
-            "image_id": [image_id for image_id, one in self.found for _ in range(len(one))],
-            "label": names,
+            "detection_id": pc.binary_join_element_wise(images, ranks, "#"),
+            "image_id": images,
+            "label": pa.array(self.classes, pa.string()).take(pa.array(labels)),
             "score": scores,
             "probability": pa.array(probabilities.astype(np.float32), mask=np.isnan(probabilities)),
             "selected": selected,
-            **{name: boxes[:, axis] for axis, name in enumerate(("xmin", "ymin", "xmax", "ymax"))},
-            "model_digest": [self.digest] * len(scores),
+            **{name: boxes[:, axis] for axis, name in enumerate(COORDINATES)},
+            "model_digest": pa.repeat(self.digest, len(scores)),
         }
         return pa.Table.from_pydict(columns, schema=SCHEMAS["detections"])
 
-    def _chosen(self, names: Any, scores: Any) -> tuple[Any, Any]:
+    def _chosen(self, names: Any, photos: Any, scores: Any) -> tuple[Any, Any]:
         """Return what detections are worth, and which are selected."""
-        images = np.repeat(np.arange(len(self.found)), [len(one) for _, one in self.found])
         point = self.point or OperatingPoint("", 0, "", {})
-        worth, chosen = point.read(names, images, scores)
+        worth, chosen = point.read(names, photos, scores)
         return worth, chosen if self.select is None else scores >= self.select

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from pipeline import detect
 from pipeline.archive import Archive
 from pipeline.detect import Job, workers_for
 from pipeline.errors import FacadeError, UsageError
-from pipeline.finding import DetectConfig
+from pipeline.finding import DetectConfig, bundle_finder
 from pipeline.images import UPRIGHT
 from pipeline.parallel import Workers
 from pipeline.stage import Context, Outcome
@@ -535,10 +536,18 @@ def test_a_model_of_mlflow_by_its_alias(facade: Callable, bundle: Path, drawn: P
     assert "models:/facade@nobody cannot be had" in wrong.line["error"]
 
 
-def test_a_gpu_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_is_opened_once_for_two_threads(bundle: Path) -> None:
+    finder, config = bundle_finder(bundle), DetectConfig(keep=7, device="cpu")
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(finder.open, [config, config])
+    assert first is second
+
+
+def test_a_gpu_is_one_process_with_two_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detect, "glob", lambda _: ["/dev/nvidia0", "/dev/nvidia1"])
-    assert workers_for(Workers(), "auto") == Workers(count=2)
-    assert workers_for(Workers(count=5), "auto") == Workers(count=5)
+    assert workers_for(Workers(), "auto") == Workers(count=2, threads=2)
+    assert workers_for(Workers(count=5), "auto") == Workers(count=5, threads=2)
+    assert workers_for(Workers(count=0), "auto").local_count == 0
     assert workers_for(Workers(), "cpu") == Workers()
     assert workers_for(Workers("tcp://x"), "auto") == Workers("tcp://x")
     monkeypatch.setattr(detect, "glob", lambda _: [])
