@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
+from threading import get_ident
 from typing import Generic, Protocol, TypeVar
 
 import torch
@@ -93,9 +95,8 @@ class Stream(Generic[Item]):
 
     def __init__(self, network: Network, read: Callable[[Item], Read], readers: int, batch: int) -> None:
         self.network, self.read, self.readers, self.batch = network, read, readers, batch
-        on_gpu = network.device.type == "cuda"
         # Results of one batch are made while the next is computed, which on a GPU takes a stream of its own.
-        self.side = torch.cuda.Stream(network.device) if on_gpu else None  # type: ignore[no-untyped-call]
+        self.side = _side(network.device, get_ident()) if network.device.type == "cuda" else None
 
     def __call__(self, items: Iterable[Item]) -> Iterator[Found[Item]]:
         """Yield what became of each item, in their order."""
@@ -199,6 +200,12 @@ class Stream(Generic[Item]):
         for tensor in outputs:
             tensor.record_stream(self.side)
         return torch.cuda.stream(self.side)
+
+
+@cache
+def _side(device: torch.device, _thread: int) -> torch.cuda.Stream:
+    """Return a GPU's stream for the results of one thread's photos; PyTorch keeps memory for each there ever was."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 @contextmanager
