@@ -14,12 +14,15 @@ from torch import Tensor
 
 from ssd.augmentation_config import AugmentationConfig
 from ssd.containers import Target
-from ssd.resampling import LEAST_SIDE, Plan, Rectangle, apply_plans, centres_inside, map_target
+from ssd.resampling import LEAST_SIDE, Plan, apply_plans, map_targets
 
 __all__ = ["augment", "plan_augmentation"]
 
 Booleans = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+# Boxes (G, 4), and which photo each is of.
+Objects = tuple[Floats, Ints]
 
 
 def augment(
@@ -35,7 +38,7 @@ def augment(
     """
     sizes = [(photo.shape[-2], photo.shape[-1]) for photo in photos]
     plans = plan_augmentation(sizes, targets, config, input_size, generator)
-    return apply_plans(photos, plans), [map_target(*pair) for pair in zip(targets, plans, strict=True)]
+    return apply_plans(photos, plans), map_targets(targets, plans)
 
 
 def plan_augmentation(
@@ -48,119 +51,122 @@ def plan_augmentation(
     """Return a plan for each photo of size (H, W) with its target; the generator alone decides which."""
     if len(sizes) != len(targets):
         raise ValueError(f"Each photo has a target; got {len(sizes)} photos and {len(targets)} targets.")
-    return [_plan(*pair, config, input_size, generator) for pair in zip(sizes, targets, strict=True)]
+    photos = np.array([[0, 0, width, height] for height, width in sizes], dtype=np.float64).reshape(-1, 4)
+    grounds = _zoomed_out(photos, config, generator)
+    crops = _cropped(grounds, photos, _objects(targets), config, generator)
+    sources, destinations = _windows(photos, crops, input_size)
+    flips = generator.random(len(photos)) < config.flip_chance
+    destinations[flips, ::2] = input_size[1] - destinations[flips, 2::-2]
+    return [
+        Plan(tuple(source), tuple(destination), input_size, flip, config.fill, config.smallest, *colours)
+        for source, destination, flip, colours in zip(
+            sources.astype(int).tolist(),
+            destinations.astype(int).tolist(),
+            flips.tolist(),
+            _colours(len(photos), config, generator).tolist(),
+            strict=True,
+        )
+    ]
 
 
-def _plan(
-    size: tuple[int, int],
-    target: Target,
-    config: AugmentationConfig,
-    input_size: tuple[int, int],
-    generator: np.random.Generator,
-) -> Plan:
-    boxes = target.boxes.numpy().astype(np.float64)
-    objects = boxes if target.ignore is None else boxes[~target.ignore.numpy()]
-    ground = _zoomed_out(size, config, generator)
-    crop = _cropped(ground, size, objects, config, generator)
-    source, destination = _window(size, crop, input_size)
-    flip = bool(generator.random() < config.flip_chance)
-    if flip:
-        left, top, right, bottom = destination
-        destination = (input_size[1] - right, top, input_size[1] - left, bottom)
-    colours = _colours(config, generator)
-    return Plan(source, destination, input_size, flip, config.fill, config.smallest, **colours)
+def _objects(targets: Sequence[Target]) -> Objects:
+    """Return what is no region to ignore."""
+    boxes = [t.boxes.numpy() if t.ignore is None else t.boxes.numpy()[~t.ignore.numpy()] for t in targets]
+    owners = np.repeat(np.arange(len(targets)), [len(some) for some in boxes])
+    return np.concatenate([np.zeros((0, 4)), *boxes], dtype=np.float64), owners
 
 
-def _zoomed_out(size: tuple[int, int], config: AugmentationConfig, generator: np.random.Generator) -> Rectangle:
-    """Return the ground that a photo lies on, xyxy in pixels of the photo: the photo itself, or more around it."""
-    height, width = size
-    if generator.random() >= config.zoom_chance:
-        return 0, 0, width, height
-    factor = generator.uniform(*config.zoom)
-    wide, high = int(width * factor), int(height * factor)
-    left, top = generator.integers(width - wide, 1), generator.integers(height - high, 1)
-    return int(left), int(top), int(left) + wide, int(top) + high
+def _zoomed_out(photos: Floats, config: AugmentationConfig, generator: np.random.Generator) -> Floats:
+    """Return the ground (B, 4) that each photo lies on, in pixels of the photo: the photo itself, or more around it."""
+    sides = photos[:, 2:]
+    zoomed = generator.random(len(photos)) < config.zoom_chance
+    factors = np.where(zoomed, generator.uniform(*config.zoom, len(photos)), 1.0)
+    larger = np.floor(sides * factors[:, None])
+    starts = generator.integers((sides - larger).astype(np.int64), 1)
+    return np.concatenate([starts, starts + larger], axis=1)
 
 
 def _cropped(
-    ground: Rectangle,
-    size: tuple[int, int],
-    boxes: Floats,
-    config: AugmentationConfig,
-    generator: np.random.Generator,
-) -> Rectangle:
-    """Return a crop of the ground that meets one of the overlaps, or the ground.
+    grounds: Floats, photos: Floats, objects: Objects, config: AugmentationConfig, generator: np.random.Generator
+) -> Floats:
+    """Return a crop (B, 4) of each ground that meets one of the overlaps, or the ground.
 
     They are asked for in random order, each once, so that this ends; the paper's code and torchvision draw anew, also
     what has failed, until one is met.
     """
-    for place in generator.permutation(len(config.overlaps)):
-        overlap = config.overlaps[place]
-        if overlap is None:
+    crops, looking = grounds.copy(), np.arange(len(grounds))
+    overlaps = np.array([np.nan if overlap is None else overlap for overlap in config.overlaps])
+    for places in generator.permuted(np.tile(np.arange(len(overlaps)), (len(grounds), 1)), axis=1).T:
+        looking = looking[~np.isnan(overlaps[places[looking]])]  # of the others, the whole ground is the crop
+        if not len(looking):
             break
-        crops = _crops(ground, config, generator)
-        met = crops[_meets(crops, size, boxes, overlap)]
-        if len(met):
-            left, top, right, bottom = met[0].astype(int).tolist()
-            return left, top, right, bottom
-    return ground
-
-
-def _crops(ground: Rectangle, config: AugmentationConfig, generator: np.random.Generator) -> Floats:
-    """Return crops (at most `trials`, 4) of whole pixels, xyxy, all of a ratio that the settings allow."""
-    start, end = np.array(ground[:2]), np.array(ground[2:])
-    shares = generator.uniform(*config.crop_scale, (config.trials, 2))
-    sides = np.maximum(np.rint(shares * (end - start)), 1)
-    starts = start + np.floor(generator.random((config.trials, 2)) * (end - start - sides + 1))
-    ratios = sides[:, 0] / sides[:, 1]
-    allowed = (config.crop_ratio[0] <= ratios) & (ratios <= config.crop_ratio[1])
-    crops: Floats = np.concatenate([starts, starts + sides], axis=1)[allowed]
+        tried, allowed = _crops(grounds[looking], config, generator)
+        met = allowed & _meets(tried, photos[looking], _of(objects, looking), overlaps[places[looking]])
+        found, first = met.any(axis=1), met.argmax(axis=1)
+        crops[looking[found]] = tried[found, first[found]]
+        looking = looking[~found]
     return crops
 
 
-def _meets(crops: Floats, size: tuple[int, int], boxes: Floats, overlap: float) -> Booleans:
-    """Return (N,) true for crops with an object whose centre they show and whose IoU with them is the overlap or more.
+def _crops(grounds: Floats, config: AugmentationConfig, generator: np.random.Generator) -> tuple[Floats, Booleans]:
+    """Return crops (N, trials, 4) of whole pixels, and whether the settings allow their ratios (N, trials)."""
+    start, end = grounds[:, None, :2], grounds[:, None, 2:]
+    shape = (len(grounds), config.trials, 2)
+    sides = np.maximum(np.rint(generator.uniform(*config.crop_scale, shape) * (end - start)), 1)
+    starts = start + np.floor(generator.random(shape) * (end - start - sides + 1))
+    ratios = sides[..., 0] / sides[..., 1]
+    allowed: Booleans = (config.crop_ratio[0] <= ratios) & (ratios <= config.crop_ratio[1])
+    return np.concatenate([starts, starts + sides], axis=2), allowed
+
+
+def _of(objects: Objects, photos: Ints) -> Objects:
+    """Return the objects of some photos, which are told by their places among these."""
+    boxes, owners = objects
+    places = np.searchsorted(photos, owners).clip(max=len(photos) - 1)
+    theirs = photos[places] == owners
+    return boxes[theirs], places[theirs]
+
+
+def _meets(crops: Floats, photos: Floats, objects: Objects, overlaps: Floats) -> Booleans:
+    """Return (N, trials) true for crops with an object whose centre they show and whose IoU with them is the overlap.
 
     Where there are no objects, a crop shows photo at its own centre: some of it may be ground, not all.
     """
-    photo = np.array([0.0, 0.0, size[1], size[0]])
-    if not len(boxes):
-        return centres_inside(crops, photo[None]).reshape(-1)
-    shown = np.concatenate([np.maximum(crops[:, :2], photo[:2]), np.minimum(crops[:, 2:], photo[2:])], axis=1)
-    met: Booleans = np.logical_or.reduce(centres_inside(boxes, shown) & (_iou(crops, boxes) >= overlap), axis=1)
+    boxes, owners = objects
+    middles = (crops[..., :2] + crops[..., 2:]) / 2
+    bare = np.bincount(owners, minlength=len(photos)) == 0
+    met: Booleans = bare[:, None] & ((middles > 0) & (middles < photos[:, None, 2:])).all(axis=2)
+    areas = (crops[..., 2] - crops[..., 0]) * (crops[..., 3] - crops[..., 1])
+    sizes = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    able = sizes >= (overlaps * areas.min(axis=1))[owners]  # windows mostly are too small for any crop
+    boxes, owners, sizes = boxes[able], owners[able], sizes[able, None]
+    # An array a coordinate: along an axis of two or four numbers NumPy takes several times as long.
+    left, top, right, bottom = np.ascontiguousarray(np.moveaxis(crops[owners], 2, 0))
+    xmin, ymin, xmax, ymax = boxes.T[..., None]
+    width, height = photos[owners].T[2:, :, None]
+    x, y = (xmin + xmax) / 2, (ymin + ymax) / 2
+    shown = (np.maximum(left, 0) < x) & (x < np.minimum(right, width))
+    shown &= (np.maximum(top, 0) < y) & (y < np.minimum(bottom, height))
+    wide, high = np.minimum(right, xmax) - np.maximum(left, xmin), np.minimum(bottom, ymax) - np.maximum(top, ymin)
+    common = np.maximum(wide, 0) * np.maximum(high, 0)
+    iou = common / (areas[owners] + sizes - common)
+    np.logical_or.at(met, owners, shown & (iou >= overlaps[owners, None]))
     return met
 
 
-def _iou(crops: Floats, boxes: Floats) -> Floats:
-    """Return the intersection over union (N, G) of crops (N, 4) with boxes (G, 4), all with an area."""
-    starts, ends = np.maximum(crops[:, None, :2], boxes[:, :2]), np.minimum(crops[:, None, 2:], boxes[:, 2:])
-    sides = np.maximum(ends - starts, 0)
-    common = sides[..., 0] * sides[..., 1]  # `prod` along two numbers takes six times as long
-    areas, others = ((rows[:, 2] - rows[:, 0]) * (rows[:, 3] - rows[:, 1]) for rows in (crops, boxes))
-    iou: Floats = common / (areas[:, None] + others - common)
-    return iou
+def _windows(photos: Floats, crops: Floats, input_size: tuple[int, int]) -> tuple[Floats, Floats]:
+    """Return the pixels of a photo that its crop shows, and of the input those that they fill, two or more a side."""
+    start, end, sides = crops[:, :2], crops[:, 2:], np.array(input_size[::-1])
+    first, last = np.maximum(start, 0), np.minimum(end, photos[:, 2:])
+    scale = sides / (end - start)
+    drawn = np.minimum(np.rint((first - start) * scale), sides - LEAST_SIDE)
+    until = np.maximum(np.rint((last - start) * scale), drawn + LEAST_SIDE)
+    return np.concatenate([first, last], axis=1), np.concatenate([drawn, until], axis=1)
 
 
-def _window(size: tuple[int, int], crop: Rectangle, input_size: tuple[int, int]) -> tuple[Rectangle, Rectangle]:
-    """Return the pixels of the photo that a crop shows, and those of the input that they fill."""
-    spans = [_span(crop[axis], crop[axis + 2], size[1 - axis], input_size[1 - axis]) for axis in (0, 1)]
-    (left, right, x0, x1), (top, bottom, y0, y1) = spans
-    return (left, top, right, bottom), (x0, y0, x1, y1)
-
-
-def _span(start: int, end: int, side: int, input_side: int) -> tuple[int, int, int, int]:
-    """Return from where to where of the photo, then of the input, for one axis of a crop; two pixels at least."""
-    first, last = max(start, 0), min(end, side)
-    scale = input_side / (end - start)
-    drawn = min(round((first - start) * scale), input_side - LEAST_SIDE)
-    return first, last, drawn, max(round((last - start) * scale), drawn + LEAST_SIDE)
-
-
-def _colours(config: AugmentationConfig, generator: np.random.Generator) -> dict[str, float]:
-    """Return the colour numbers of a plan; one that chance leaves out is as in `Plan`."""
-    names = (("brightness", "brightness_added"), ("contrast",), ("saturation",), ("hue",))
-    colours: dict[str, float] = {}
-    for group in names:
-        if generator.random() < config.colour_chance:
-            colours |= {name: generator.uniform(*getattr(config, name)) for name in group}
-    return colours
+def _colours(count: int, config: AugmentationConfig, generator: np.random.Generator) -> Floats:
+    """Return the colour numbers of so many plans, (B, 5) in the order of `Plan`; chance leaves some out."""
+    names = ("brightness", "brightness_added", "contrast", "saturation", "hue")
+    low, high = np.array([getattr(config, name) for name in names]).T
+    changed = (generator.random((count, 4)) < config.colour_chance)[:, [0, 0, 1, 2, 3]]  # brightness is one of four
+    return np.where(changed, generator.uniform(low, high, (count, 5)), [1.0, 0.0, 1.0, 1.0, 0.0])

@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate
 
 from ssd.containers import Target, unchecked
 
-__all__ = ["Plan", "apply_plans", "centres_inside", "map_target", "resize_photo"]
+__all__ = ["Plan", "apply_plans", "map_target", "map_targets", "resize_photo"]
 
 Rectangle = tuple[int, int, int, int]
 Floats = npt.NDArray[np.float64]
@@ -27,6 +27,10 @@ Floats = npt.NDArray[np.float64]
 LUMA: Final = np.array([0.299, 0.587, 0.114])
 # NTSC's I and Q; each sums to zero, so a grey has no chroma.
 CHROMA: Final = np.array([[0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+_TO: Final = np.vstack([LUMA, CHROMA])
+_BACK: Final = np.linalg.inv(_TO)
+_GREY: Final = np.outer(_BACK[:, 0], LUMA)
+_QUARTER: Final = _BACK @ np.array([[0, 0, 0], [0, 0, 1], [0, -1, 0]]) @ _TO  # a turn from red towards yellow
 
 
 # torch 2.13 resizes to a width of one pixel wrongly as floats (by up to 232 grey levels), and to 1x1 not at all.
@@ -138,43 +142,54 @@ def map_target(target: Target, plan: Plan) -> Target:
 
     An object stays where its centre is seen, a region to ignore where any of it is. No box is left without a size.
     """
-    boxes = target.boxes.numpy().astype(np.float64)
-    ignore = np.zeros(len(boxes), dtype=np.bool_) if target.ignore is None else target.ignore.numpy()
-    mapped = _map_boxes(boxes, plan)
-    sides = (mapped[:, 2:] - mapped[:, :2]).min(axis=1)
-    kept = (sides > 0) & (ignore | centres_inside(boxes, np.array([plan.source], dtype=np.float64))[0])
-    ignored = ignore | (sides < plan.smallest)
-    return unchecked(
-        Target,
-        boxes=torch.from_numpy(mapped[kept]),
-        labels=torch.from_numpy(target.labels.numpy()[kept]),
-        ignore=torch.from_numpy(ignored[kept]),
-        labelled=target.labelled,
-    )
+    return map_targets([target], [plan])[0]
 
 
-def centres_inside(boxes: Floats, rectangles: Floats) -> npt.NDArray[np.bool_]:
-    """Return (N, G) true where rectangle (N, 4) has the centre of box (G, 4) inside.
+def map_targets(targets: Sequence[Target], plans: Sequence[Plan]) -> list[Target]:
+    """Return what `map_target` does, of many at once.
 
-    Arrays here and in the plans, not tensors: on the few boxes of a photo they are quicker.
+    As arrays of all boxes: of the few boxes of one photo, Python would take longer than the arithmetic.
     """
+    counts = [len(target.boxes) for target in targets]
+    boxes = np.concatenate([target.boxes.numpy() for target in targets]).astype(np.float64)
+    labels = np.concatenate([target.labels.numpy() for target in targets])
+    ignore = np.concatenate([_ignored(target) for target in targets])
+    sources, destinations = (
+        np.array([getattr(plan, name) for plan in plans], dtype=np.float64).repeat(counts, axis=0)
+        for name in ("source", "destination")
+    )
+    flips, smallest = (np.array([getattr(p, name) for p in plans]).repeat(counts) for name in ("flip", "smallest"))
+    mapped = _map_boxes(boxes, sources, destinations, flips)
+    sides = np.minimum(mapped[:, 2] - mapped[:, 0], mapped[:, 3] - mapped[:, 1])
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    within = (rectangles[:, None, :2] < centres) & (centres < rectangles[:, None, 2:])
-    inside: npt.NDArray[np.bool_] = within[..., 0] & within[..., 1]
-    return inside
+    seen = ((sources[:, :2] < centres) & (centres < sources[:, 2:])).all(axis=1)
+    kept = (sides > 0) & (ignore | seen)
+    sizes = [int(some.sum()) for some in np.split(kept, np.cumsum(counts)[:-1])]
+    parts = (mapped[kept], labels[kept], (ignore | (sides < smallest))[kept])
+    split = (torch.split(torch.from_numpy(part), sizes) for part in parts)
+    return [
+        unchecked(Target, boxes=some, labels=their, ignore=ignored, labelled=target.labelled)
+        for target, some, their, ignored in zip(targets, *split, strict=True)
+    ]
 
 
-def _map_boxes(boxes: Floats, plan: Plan) -> npt.NDArray[np.float32]:
-    """Return boxes (G, 4) of the photo, clipped to the source, in the destination.
+def _ignored(target: Target) -> npt.NDArray[np.bool_]:
+    return np.zeros(len(target.boxes), dtype=np.bool_) if target.ignore is None else target.ignore.numpy()
+
+
+def _map_boxes(
+    boxes: Floats, sources: Floats, destinations: Floats, flips: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float32]:
+    """Return boxes (N, 4) of photos, clipped to their sources, in their destinations.
 
     Multiplied before divided, and whole: a box that ends with the source ends exactly with the destination.
     """
-    start, end, to_start, to_end = np.array([plan.source, plan.destination], dtype=np.float64).reshape(4, 2)
-    corners = np.minimum(np.maximum(boxes.reshape(-1, 2, 2), start), end)
-    moved = (corners - start) * (to_end - to_start) / (end - start)
-    if plan.flip:
-        moved[..., 0] = (to_end - to_start)[0] - moved[:, ::-1, 0]
-    return (to_start + moved).reshape(-1, 4).astype(np.float32)
+    (start, end), (to_start, to_end) = (np.hsplit(rows, 2) for rows in (sources, destinations))
+    corners = [np.minimum(np.maximum(corner, start), end) for corner in np.hsplit(boxes, 2)]
+    low, high = ((corner - start) * (to_end - to_start) / (end - start) for corner in corners)
+    whole = (to_end - to_start)[flips, 0]
+    low[flips, 0], high[flips, 0] = whole - high[flips, 0], whole - low[flips, 0]
+    return np.concatenate([to_start + low, to_start + high], axis=1).astype(np.float32)
 
 
 def _draw(canvas: Tensor, photo: Tensor, plan: Plan) -> None:
@@ -218,13 +233,9 @@ def _colour_matrices(brightness: Floats, contrast: Floats, saturation: Floats, h
     the mean grey, and map a grey to itself. (In torchvision and the paper's code the order differs by what is
     clipped in between; here only the end is clipped.)
     """
-    transform = np.vstack([LUMA, CHROMA])
-    inverse = np.linalg.inv(transform)
-    grey = np.outer(inverse[:, 0], LUMA)
-    quarter = inverse @ np.array([[0, 0, 0], [0, 0, 1], [0, -1, 0]]) @ transform  # from red towards yellow
-    angle, chroma = 2 * np.pi * hue[:, None, None], np.eye(3) - grey
-    turned = saturation[:, None, None] * (np.cos(angle) * chroma + np.sin(angle) * quarter)
-    return (brightness * contrast)[:, None, None] * (grey + turned), brightness * (1 - contrast)
+    angle = 2 * np.pi * hue[:, None, None]
+    turned = saturation[:, None, None] * (np.cos(angle) * (np.eye(3) - _GREY) + np.sin(angle) * _QUARTER)
+    return (brightness * contrast)[:, None, None] * (_GREY + turned), brightness * (1 - contrast)
 
 
 def _fill_around(inputs: Tensor, plans: Sequence[Plan]) -> Tensor:
