@@ -164,9 +164,11 @@ class Trainer:
         total = self.steps_an_epoch * self.config.epochs
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.rate((self.progress.step + 1) / total) * group["factor"]
+        # Before the network: a GPU is asked what matches, and what it is to do next is told while the network runs.
+        matches = self.loss.match(block)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             offsets, logits = network(inputs.contiguous(memory_format=torch.channels_last))
-        loss: Loss = self.loss(offsets, logits, block)
+        loss: Loss = self.loss(offsets, logits, block, matches)
         self.optimiser.zero_grad(set_to_none=True)
         loss.total.backward()  # type: ignore[no-untyped-call]
         # Asked for only now that a GPU has most of the step to do; the weights are still as they were.
