@@ -15,7 +15,8 @@ from torchvision import tv_tensors
 from torchvision.io import ImageReadMode, read_image
 from torchvision.transforms import v2
 
-from ssd import AUGMENTATIONS, NO_AUGMENTATION, Target, apply_plans, augment, map_target, plan_augmentation
+from ssd import AUGMENTATIONS, NO_AUGMENTATION, Target, apply_plans, augment, plan_augmentation
+from ssd.resampling import map_targets
 
 SIZE, BATCH, PHOTOS = (300, 300), 8, 64
 PARTS = ("plan", "pixels", "targets", "to channels_last after it")
@@ -88,7 +89,7 @@ def parts(batches: list[Batch]) -> dict[str, float]:
         times.append(time.perf_counter())
         inputs = apply_plans(photos, plans)
         times.append(time.perf_counter())
-        _ = [map_target(target, plan) for target, plan in zip(targets, plans, strict=True)]
+        map_targets(targets, plans)
         times.append(time.perf_counter())
         inputs.contiguous(memory_format=torch.channels_last)
         times.append(time.perf_counter())
