@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -42,19 +42,21 @@ class _Judged:
 
     Attributes:
         card: the dataset's.
-        unseen: whether the bundle has not learnt from its photos of train.
+        hashes: its photos, whatever they are called.
         photos: how many each split has.
         scores: (label, protocol) to a row of the table.
         verdicts: a row a detection that counts: label, selected, right.
         truths: a row an object: label, side, selected, found.
+        unseen: whether the bundle has not learnt from its photos of train, under this name or another.
     """
 
     card: Card
-    unseen: bool
+    hashes: frozenset[str]
     photos: Mapping[str, int]
     scores: Mapping[tuple[str, str], Mapping[str, Any]]
     verdicts: pd.DataFrame
     truths: pd.DataFrame
+    unseen: bool = False
 
     @property
     def name(self) -> str:
@@ -73,6 +75,7 @@ def write_card(bundle: Path, works: Sequence[Path], notes: str) -> Path:
     point = load_operating(bundle, facts["digest"])
     judged = [one for work in works for one in _judged(work, facts, point)]
     _check(facts, judged)
+    judged = _told_apart(judged, _datasets(facts["trained"]))
     sections = [_head(facts), _learnt(facts, judged, point), _scores(facts["classes"], judged)]
     sections += [_selected(facts["classes"], judged, point), _sizes(facts["classes"], judged)] if point else []
     path = bundle / CARD_FILE
@@ -102,13 +105,21 @@ def _datasets(trained: Mapping[str, Any]) -> set[str] | None:
     return set(trained["data"].get("datasets", ())) | (_datasets(before) or set() if before else set())
 
 
+def _told_apart(judged: Sequence[_Judged], learnt: set[str] | None) -> list[_Judged]:
+    """Return the same, told whether they are new to the bundle, as far as it is known what it has learnt from."""
+    if learnt is None:
+        return list(judged)
+    known = frozenset[str]().union(*(one.hashes for one in judged if one.card.name in learnt))
+    return [replace(one, unseen=one.card.name not in learnt and not one.hashes & known) for one in judged]
+
+
 # What was judged
 
 
 def _judged(work: Path, facts: Facts, point: OperatingPoint | None) -> list[_Judged]:
     """Return what a work folder says of a bundle, dataset by dataset."""
     evaluate, index = _evaluated(work, facts), StageFolder(work, "index")
-    images = index.read("images", columns=["image_id", "dataset", "split", "width", "height"]).to_pandas()
+    images = index.read("images", columns=["image_id", "dataset", "split", "sha256", "width", "height"]).to_pandas()
     judged = images.image_id.isin(evaluate.read("judged", columns=["image_id"])["image_id"].to_pylist())
     seen = images[judged & (images.split == TEST)]
     tested = sorted(set(seen.dataset))
@@ -119,11 +130,11 @@ def _judged(work: Path, facts: Facts, point: OperatingPoint | None) -> list[_Jud
     scores = [row for row in evaluate.read("scores").to_pylist() if (row["split"], row["part"]) == (TEST, ALL)]
     # Of one dataset alone there are no rows beside those of all.
     rows_of = {name: name if len(tested) > 1 else ALL for name in tested}
-    learnt, cards = _datasets(facts["trained"]), read_cards(index)
+    cards = read_cards(index)
     return [
         _Judged(
             cards[name],
-            learnt is not None and name not in learnt,
+            frozenset(images[images.dataset == name].sha256),
             images[images.dataset == name].split.value_counts().to_dict(),
             {(row["label"], row["protocol"]): row for row in scores if row["dataset"] == rows_of[name]},
             verdicts[verdicts.dataset == name],

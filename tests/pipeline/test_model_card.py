@@ -107,14 +107,18 @@ def test_selected_by_the_bundles_own_thresholds(
     assert 0.8 * int(windows[0]) < counted <= int(windows[0])
 
 
-def test_a_set_never_learnt_from_says_so(workplace: Callable[..., Workplace], folder: Path, bundle: Path) -> None:
+@pytest.mark.parametrize(("seed", "told"), [(5, "strangers, *never learnt from*"), (4, "strangers")])
+def test_a_set_never_learnt_from_says_so_unless_its_photos_are_of_another(
+    workplace: Callable[..., Workplace], folder: Path, bundle: Path, tmp_path: Path, seed: int, told: str
+) -> None:
+    write_dataset(tmp_path / "others", 60, seed=seed, width=160, height=120)
     first = judged(workplace, "first", folder, bundle)
     fitted = load_operating(bundle, bundle_digest(bundle))
     other = BOX_CARD.replace('name = "drawn_boxes"', 'name = "strangers"')
-    second = judged(workplace, "second", folder, bundle, other)
+    second = judged(workplace, "second", tmp_path / "others", bundle, other)
     card = write_card(bundle, [first.context.work, second.context.work], "").read_text()
     assert fitted is not None
-    assert [row[0] for row in rows_of(card, "Data")] == ["drawn_boxes", "strangers, *never learnt from*"]
+    assert [row[0] for row in rows_of(card, "Data")] == ["drawn_boxes", told]
     assert len(rows_of(card, "How good it is")) == 2
 
 
