@@ -19,7 +19,7 @@ from pipeline.config import Settings
 from pipeline.errors import FacadeError
 from pipeline.images import MAX_PIXELS, upright_photo
 from pipeline.operating import OperatingPoint, load_operating
-from pipeline.parallel import tell
+from pipeline.parallel import shards_at_once, tell
 from pipeline.redoing import Redone, redo
 from pipeline.rows import rejected_row
 from pipeline.schemas import COORDINATES, SCHEMAS, empty_table, table_from_rows
@@ -54,7 +54,8 @@ class DetectConfig(Settings):
         bfloat16: multiply in half the bits; by default where the processor or the GPU does that fast.
         device: cpu, cuda or auto.
         batch: photos or tiles at once; by default what is fastest.
-        readers: threads of each process that read and decode; by default two, for a GPU its share of the cores.
+        readers: threads that read and decode for each shard that is worked on; by default two, for a GPU its share of
+            the cores.
     """
 
     datasets: tuple[str, ...] = ()
@@ -195,10 +196,12 @@ def _device(name: str) -> str:
 
 
 def _readers(device: str) -> int:
-    """Return how many threads read: beside a processor's network two, for a GPU its share of all cores."""
+    """Return how many threads read for a shard: beside a processor's network two, for a GPU its share of all cores."""
     import torch
 
-    return 2 if device == "cpu" else max(2, len(os.sched_getaffinity(0)) // torch.cuda.device_count())
+    if device == "cpu":
+        return 2
+    return max(2, len(os.sched_getaffinity(0)) // (torch.cuda.device_count() * shards_at_once()))
 
 
 def find_rows(rows: Sequence[dict[str, Any]], finder: Finder, config: DetectConfig) -> dict[str, pa.Table]:

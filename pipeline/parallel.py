@@ -27,7 +27,17 @@ if TYPE_CHECKING:
 
     from pipeline.store import Receipt, Shard
 
-__all__ = ["Heard", "Task", "Workers", "import_ahead", "local_client", "map_shards", "tell", "worker_number"]
+__all__ = [
+    "Heard",
+    "Task",
+    "Workers",
+    "import_ahead",
+    "local_client",
+    "map_shards",
+    "shards_at_once",
+    "tell",
+    "worker_number",
+]
 
 # What shards tell while they are worked on goes by this name through the scheduler.
 TOPIC = "facade"
@@ -129,6 +139,12 @@ def worker_number() -> int:
     """Return the number of this worker process among the local ones; 0 where it has none."""
     worker = _worker()
     return worker.name if worker is not None and isinstance(worker.name, int) else 0
+
+
+def shards_at_once() -> int:
+    """Return how many shards this process works on at once."""
+    worker = _worker()
+    return 1 if worker is None else int(worker.state.nthreads)
 
 
 def _worker() -> Worker | None:

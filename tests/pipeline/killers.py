@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pyarrow as pa
 
+from pipeline.parallel import shards_at_once
 from pipeline.schemas import table_from_rows
 from pipeline.store import Shard
 
@@ -33,8 +34,10 @@ def extracts(rows: Sequence[dict[str, Any]]) -> Mapping[str, pa.Table]:
 
 
 def met(rows: Sequence[dict[str, Any]]) -> Mapping[str, pa.Table]:
-    """The same, when another shard is under way in this process."""
+    """The same, when another shard is under way in this process, which knows of both."""
     MEETING.wait(timeout=60)
+    if shards_at_once() != 2:
+        raise ValueError("there are two")
     return extracts(rows)
 
 
