@@ -126,9 +126,9 @@ TRAININGS: Final[Mapping[str, TrainConfig]] = {
     # Drawn photos are all of one kind: little is to be gained from changing them, and much from seeing them often.
     "demo": replace(
         FAST,
-        epochs=54,
-        batch=16,
-        lr=3e-3,
+        epochs=32,
+        batch=8,
+        lr=2e-3,
         warmup=0.1,
         ema=0.99,
         validate_every=3,
