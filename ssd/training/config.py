@@ -128,7 +128,7 @@ TRAININGS: Final[Mapping[str, TrainConfig]] = {
         FAST,
         epochs=32,
         batch=8,
-        lr=2e-3,
+        lr=3e-3,
         warmup=0.1,
         ema=0.99,
         validate_every=3,
