@@ -1,6 +1,6 @@
 """Datasets to boxes, statistics and priors, once a week.
 
-`index`, `extract`, `describe` and `calibrate` of the datasets that the file of `facade run` names. What has not changed
+`index`, `extract`, `describe` and `priors` of the datasets that the file of `facade run` names. What has not changed
 is not done again. When the tables differ from those that were published last, `publish` updates the asset
 `facade_dataset`, which starts `train_and_compare`; else it is skipped.
 
@@ -50,7 +50,7 @@ def _change(outcomes: list[dict[str, Any]], table: str) -> dict[str, int]:
 @dag(schedule="@weekly", params={"run": RUN}, tags=["facade", "dataset"], doc_md=__doc__, **POLICY)
 def regenerate_dataset() -> None:
     """Run the dataset stages one after the other, and publish what came of them."""
-    stages = [stage.override(task_id=name)(name) for name in ("index", "extract", "describe", "calibrate")]
+    stages = [stage.override(task_id=name)(name) for name in ("index", "extract", "describe", "priors")]
     chain(*stages)
     publish(stages)
 

@@ -17,15 +17,15 @@ __all__ = ["Settings", "beside", "load_tables", "one_sentence", "parse_toml", "r
 RUN_KEYS = ("work", "datasets")
 # Tables a settings file may hold, and the settings class of each.
 TABLES = {
-    "store": "pipeline.store:StoreConfig",
-    "index": "pipeline.index:IndexConfig",
-    "extract": "pipeline.extract:ExtractConfig",
-    "describe": "pipeline.describe:DescribeConfig",
-    "calibrate": "pipeline.calibrate:CalibrateConfig",
-    "train": "pipeline.training_plan:TrainConfig",
-    "detect": "pipeline.finding:DetectConfig",
-    "evaluate": "pipeline.evaluate:EvaluateConfig",
-    "report": "pipeline.report:ReportConfig",
+    "store": "pipeline.storage.stage_folder:StoreConfig",
+    "index": "pipeline.stages.index.stage:IndexConfig",
+    "extract": "pipeline.stages.extract.stage:ExtractConfig",
+    "describe": "pipeline.stages.describe.stage:DescribeConfig",
+    "priors": "pipeline.stages.priors.stage:PriorsConfig",
+    "train": "pipeline.stages.train.config:TrainConfig",
+    "detect": "pipeline.stages.detect.config:DetectConfig",
+    "evaluate": "pipeline.stages.evaluate.stage:EvaluateConfig",
+    "report": "pipeline.stages.report.stage:ReportConfig",
 }
 # Settings that may name a file.
 FILES = {"train": ("start", "priors"), "evaluate": ("detections",)}

@@ -10,13 +10,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline import calibrate, describe, detect, evaluate, extract, index, report, train
-from pipeline.agreement import agreement, boxes_by_image
-from pipeline.drawn import draw
-from pipeline.finding import DetectConfig
-from pipeline.lock import locked
-from pipeline.stage import Context, nested_line
-from pipeline.training_plan import TrainConfig
+from pipeline.datasets.synthetic.cards import draw
+from pipeline.execution.runner import Context, nested_line
+from pipeline.stages.describe import stage as describe
+from pipeline.stages.detect import stage as detect
+from pipeline.stages.detect.config import DetectConfig
+from pipeline.stages.evaluate import stage as evaluate
+from pipeline.stages.extract import stage as extract
+from pipeline.stages.extract.box_agreement import agreement, boxes_by_image
+from pipeline.stages.index import stage as index
+from pipeline.stages.priors import stage as priors
+from pipeline.stages.report import stage as report
+from pipeline.stages.train import stage as train
+from pipeline.stages.train.config import TrainConfig
+from pipeline.storage.lock import locked
 
 __all__ = ["run"]
 
@@ -38,7 +45,7 @@ def run(context: Context, out: Path, images: int, seed: int) -> dict[str, Any]:
         compare(context)
         stages["describe"] = describe.run(context, describe.DescribeConfig())
         # The exact boxes alone: every drawing is in the folder twice.
-        stages["calibrate"] = calibrate.run(context, calibrate.CalibrateConfig(datasets=("drawn_boxes",)))
+        stages["priors"] = priors.run(context, priors.PriorsConfig(datasets=("drawn_boxes",)))
         if images >= ENOUGH:
             stages["train"] = train.run(context, TrainConfig(preset="demo", datasets=("drawn_boxes",)))
             stages["detect"] = detect.run(context, DetectConfig(datasets=("drawn_boxes",)))
@@ -53,7 +60,7 @@ def run(context: Context, out: Path, images: int, seed: int) -> dict[str, Any]:
             f"and at     {out / 'work' / 'detect' / 'drawings'}, what the detector finds on streets it never saw"
         )
         context.say(f"what goes wrong is in {out / 'work' / 'evaluate' / 'drawings'}")
-    context.say(f"figures in {out / 'work' / 'describe' / 'figures'}, and likewise of calibrate and train")
+    context.say(f"figures in {out / 'work' / 'describe' / 'figures'}, and likewise of priors and train")
     context.say(f"tables in  {out / 'work'}, for example pandas.read_parquet('{out / 'work' / 'extract' / 'boxes'}')")
     return nested_line("demo", stages, time.monotonic() - started)
 

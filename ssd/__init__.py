@@ -15,21 +15,25 @@ A bare `boxes` is xyxy in pixels, half-open; any other format is in the name.
 
 from __future__ import annotations
 
-from ssd.augmentation import augment, plan_augmentation
-from ssd.augmentation_config import AUGMENTATIONS, NO_AUGMENTATION, AugmentationConfig
+from ssd.augmentation.config import AUGMENTATIONS, NO_AUGMENTATION, AugmentationConfig
+from ssd.augmentation.sampling import augment, plan_augmentation
+from ssd.augmentation.transforms import Plan, apply_plans, map_target
 from ssd.backbones import BackboneConfig, make_backbone
+from ssd.box_coder import NO_VARIANCES, decode_offsets, encode_xyxy
 from ssd.boxes import area_xyxy, clip_xyxy, cxcywh_to_xyxy, iou_xyxy, xyxy_to_cxcywh
-from ssd.checkpoint import Bundle, bundle_digest, load_bundle, save_bundle
-from ssd.coco import CocoAps, coco_ap
-from ssd.codec import NO_VARIANCES, decode_offsets, encode_xyxy
+from ssd.bundle import Bundle, bundle_digest, load_bundle, save_bundle
 from ssd.containers import Detections, Target, TargetBatch
 from ssd.decoding import DECODE_PRESETS, DecodeConfig, Decoder
-from ssd.detector import Detector, runs_bfloat16
-from ssd.layouts import LAYOUTS, adopt, classes_of, layout_of, load_trunk
-from ssd.loss import Loss, LossConfig, MultiBoxLoss
-from ssd.matching import BACKGROUND, IGNORED, match
-from ssd.memory import keep_freed_memory
-from ssd.metrics import (
+from ssd.inference.batch_size import best_batch
+from ssd.inference.detector import Detector, runs_bfloat16
+from ssd.inference.stream import Found, Network, Read, Stream
+from ssd.inference.tiling import Tiled, TilingConfig, tiles_of
+from ssd.losses.matching import BACKGROUND, IGNORED, match
+from ssd.losses.multibox import Loss, LossConfig, MultiBoxLoss
+from ssd.malloc import keep_freed_memory
+from ssd.metrics.coco import CocoAps, coco_ap
+from ssd.metrics.flat_arrays import DetectionRows, TruthRows
+from ssd.metrics.voc import (
     COCO_IOUS,
     FALSE_POSITIVE,
     NOT_COUNTED,
@@ -46,12 +50,9 @@ from ssd.metrics import (
     voc_ap,
 )
 from ssd.model import IMAGENET_MEAN, IMAGENET_STD, SSD, ModelConfig, backbone_for
-from ssd.presets import PRESETS, paper_formula, preset, shapes_at, with_inverses
-from ssd.priors import PriorMap, PriorSpec, bounded
-from ssd.resampling import Plan, apply_plans, map_target, resize_photo
-from ssd.rows import DetectionRows, TruthRows
-from ssd.stream import Found, Network, Read, Stream, best_batch
-from ssd.tiling import Tiled, TilingConfig, tiles_of
+from ssd.priors.presets import PRESETS, paper_formula, preset, shapes_at, with_inverses
+from ssd.priors.spec import PriorMap, PriorSpec, bounded
+from ssd.resize import resize_photo
 from ssd.training import (
     TRAININGS,
     Course,
@@ -68,6 +69,7 @@ from ssd.training import (
     read_history,
     save_task,
 )
+from ssd.weight_conversion import LAYOUTS, adopt, classes_of, layout_of, load_trunk
 
 __all__ = [
     "AUGMENTATIONS",

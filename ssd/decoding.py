@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ssd.box_coder import decode_offsets
 from ssd.boxes import area_xyxy, clip_xyxy
-from ssd.codec import decode_offsets
 from ssd.containers import Detections
-from ssd.priors import PriorSpec
-from ssd.suppression import nms, suppressed
+from ssd.nms import nms, suppressed
+from ssd.priors.spec import PriorSpec
 
 __all__ = ["DECODE_PRESETS", "DecodeConfig", "Decoder"]
 

@@ -8,7 +8,7 @@ from math import sqrt
 import torch
 from torch import Tensor, nn
 
-from ssd.backbones.trunk import draw_normal
+from ssd.backbones.backbone import draw_normal
 
 __all__ = ["Heads"]
 

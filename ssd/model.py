@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ssd.backbones import BackboneConfig, make_backbone
 from ssd.heads import Heads
-from ssd.priors import PriorSpec
+from ssd.priors.spec import PriorSpec
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SSD", "ModelConfig", "backbone_for"]
 

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
-from pipeline import extract, index
-from pipeline.dataset import card_named, card_of
-from pipeline.drawn import BOX_CARD, mask_card
-from pipeline.parallel import Workers
-from pipeline.stage import Context, Outcome
-from pipeline.synthetic import write_dataset
-from pipeline.tracking import OFF
+from pipeline.datasets.card import card_named, card_of
+from pipeline.datasets.synthetic import write_dataset
+from pipeline.datasets.synthetic.cards import BOX_CARD, mask_card
+from pipeline.execution.parallel import Workers
+from pipeline.execution.runner import Context, Outcome
+from pipeline.stages.extract import stage as extract
+from pipeline.stages.index import stage as index
+from pipeline.tracking.run_logger import OFF
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
@@ -105,7 +106,7 @@ def command() -> Callable[..., list[str]]:
     """Makes the command line an argument list for a process."""
 
     def make(*arguments: object) -> list[str]:
-        return [sys.executable, "-c", "from pipeline.cli import main; main()", *map(str, arguments)]
+        return [sys.executable, "-c", "from pipeline.cli.main import main; main()", *map(str, arguments)]
 
     return make
 
@@ -140,4 +141,4 @@ def cards() -> Sequence[str]:
 @pytest.fixture
 def even_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans of archives have shards of one size from the first on."""
-    monkeypatch.setattr("pipeline.archive.shard_size", lambda _: 512)
+    monkeypatch.setattr("pipeline.stages.detect.plan.shard_size", lambda _: 512)

@@ -6,8 +6,8 @@ with `layout=512` maps of 64, 32, 16, 8, 4, 2 and 1, so that priors fit any of t
 
 from __future__ import annotations
 
-from ssd.backbones.light import MobileNetV2, Tiny
-from ssd.backbones.trunk import NAMES, Backbone, BackboneConfig
+from ssd.backbones.backbone import NAMES, Backbone, BackboneConfig
+from ssd.backbones.mobile import MobileNetV2, Tiny
 from ssd.backbones.vgg16 import VGG16, decimated_classifier
 
 __all__ = ["NAMES", "Backbone", "BackboneConfig", "decimated_classifier", "make_backbone"]

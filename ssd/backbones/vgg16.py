@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d, normalize, relu
 
-from ssd.backbones.trunk import EXTRAS, Backbone, BackboneConfig, kaiming, xavier
+from ssd.backbones.backbone import EXTRAS, Backbone, BackboneConfig, kaiming, xavier
 
 __all__ = ["VGG16", "Concatenation", "L2Norm", "decimated_classifier"]
 

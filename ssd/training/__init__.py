@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from ssd.training.config import TRAININGS, TrainConfig
-from ssd.training.course import Course, Finished, Watch, read_history
-from ssd.training.examples import Examples
-from ssd.training.judge import Judge, Scores
+from ssd.training.dataset import Examples
+from ssd.training.loop import Course, Finished, Watch, read_history
 from ssd.training.task import Task, load_task, save_task
 from ssd.training.trainer import DivergedError, Progress, Trainer
+from ssd.training.validation import Judge, Scores
 
 __all__ = [
     "TRAININGS",

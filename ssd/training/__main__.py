@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from ssd.training.course import Course, Watch
+from ssd.training.loop import Course, Watch
 from ssd.training.task import load_task
 from ssd.training.trainer import DivergedError
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from math import cos, inf, pi
 from typing import Any, Final, Literal
 
-from ssd.augmentation_config import AUGMENTATIONS, AugmentationConfig
-from ssd.loss import LossConfig
+from ssd.augmentation.config import AUGMENTATIONS, AugmentationConfig
+from ssd.losses.multibox import LossConfig
 
 __all__ = ["TRAININGS", "TrainConfig"]
 

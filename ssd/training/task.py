@@ -14,13 +14,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ssd.checkpoint import write_folder
+from ssd.bundle import write_folder
 from ssd.containers import Target
 from ssd.decoding import DecodeConfig
-from ssd.layouts import load_trunk
 from ssd.model import SSD, ModelConfig
 from ssd.training.config import TrainConfig
-from ssd.training.examples import Examples
+from ssd.training.dataset import Examples
+from ssd.weight_conversion import load_trunk
 
 __all__ = ["TASK_FILE", "Task", "load_task", "save_task"]
 

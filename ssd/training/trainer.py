@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssd.augmentation import augment
+from ssd.augmentation.sampling import augment
 from ssd.containers import Target, TargetBatch
-from ssd.detector import runs_bfloat16
-from ssd.loss import Loss, MultiBoxLoss
+from ssd.inference.detector import runs_bfloat16
+from ssd.losses.multibox import Loss, MultiBoxLoss
 from ssd.model import SSD
 from ssd.training.config import TrainConfig
-from ssd.training.examples import Examples
+from ssd.training.dataset import Examples
 
 __all__ = ["DivergedError", "Progress", "Trainer"]
 

@@ -16,7 +16,7 @@ from torchvision.io import ImageReadMode, read_image
 from torchvision.transforms import v2
 
 from ssd import AUGMENTATIONS, NO_AUGMENTATION, Target, apply_plans, augment, plan_augmentation
-from ssd.resampling import map_targets
+from ssd.augmentation.transforms import map_targets
 
 SIZE, BATCH, PHOTOS = (300, 300), 8, 64
 PARTS = ("plan", "pixels", "targets", "to channels_last after it")

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 from skimage.measure import label, regionprops_table
 
-from pipeline.annotations.masks import name_codes
-from pipeline.components import find_regions, runs_of
-from pipeline.dataset import card_named
-from pipeline.images import mask_codes
+from pipeline.datasets.annotations.masks import name_codes
+from pipeline.datasets.card import card_named
+from pipeline.imaging.image_io import mask_codes
+from pipeline.imaging.run_length import runs_of
+from pipeline.stages.extract.connected_components import find_regions
 
 CARD = card_named("labelmefacade")[0]
 BUILDING, WINDOW, DOOR = (CARD.names.index(name) for name in ("building", "window", "door"))

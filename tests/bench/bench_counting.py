@@ -14,17 +14,20 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import detect, extract, index
-from pipeline.dataset import card_of
-from pipeline.drawn import BOX_CARD
-from pipeline.finding import DetectConfig, bundle_finder
-from pipeline.judged import Judged, join, judged_images
-from pipeline.operating_fit import counting_errors, fit
-from pipeline.parallel import Workers
-from pipeline.resampled import drawings, interval
-from pipeline.stage import Context
-from pipeline.synthetic import write_dataset
-from pipeline.verdicts import judge
+from pipeline.datasets.card import card_of
+from pipeline.datasets.synthetic import write_dataset
+from pipeline.datasets.synthetic.cards import BOX_CARD
+from pipeline.execution.parallel import Workers
+from pipeline.execution.runner import Context
+from pipeline.stages.detect import stage as detect
+from pipeline.stages.detect.config import DetectConfig
+from pipeline.stages.detect.inference import bundle_finder
+from pipeline.stages.evaluate.bootstrap import drawings, interval
+from pipeline.stages.evaluate.data import Judged, join, judged_images
+from pipeline.stages.evaluate.error_analysis import judge
+from pipeline.stages.evaluate.threshold_fitting import counting_errors, fit
+from pipeline.stages.extract import stage as extract
+from pipeline.stages.index import stage as index
 
 TIMES = 5
 

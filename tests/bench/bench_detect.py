@@ -30,15 +30,17 @@ import torch
 from detect_torchvision import load_model
 from PIL import Image
 
-from pipeline import extract, index
-from pipeline.dataset import card_named
-from pipeline.finding import BundleFinder, DetectConfig, find_rows
-from pipeline.parallel import Workers
-from pipeline.sources import list_photos
-from pipeline.stage import Context
-from pipeline.store import StageFolder
-from pipeline.synthetic import draw
-from pipeline.training_data import gather
+from pipeline.datasets.card import card_named
+from pipeline.datasets.synthetic import draw
+from pipeline.execution.parallel import Workers
+from pipeline.execution.runner import Context
+from pipeline.stages.detect.config import DetectConfig
+from pipeline.stages.detect.inference import BundleFinder, find_rows
+from pipeline.stages.detect.sources import list_photos
+from pipeline.stages.extract import stage as extract
+from pipeline.stages.index import stage as index
+from pipeline.stages.train.data import gather
+from pipeline.storage.stage_folder import StageFolder
 from ssd import (
     LAYOUTS,
     Bundle,
@@ -55,7 +57,7 @@ from ssd import (
 )
 
 HERE = Path(__file__).parent
-FACADE = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+FACADE = [sys.executable, "-c", "from pipeline.cli.main import main; main()"]
 COORDINATES = ["xmin", "ymin", "xmax", "ymax"]
 
 

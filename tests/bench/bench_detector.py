@@ -25,12 +25,13 @@ from torch import Tensor
 from torchvision.models.detection import ssd300_vgg16
 from torchvision.models.detection.image_list import ImageList
 
-from pipeline import extract, index
-from pipeline.dataset import card_named
-from pipeline.images import decode_photo
-from pipeline.parallel import Workers
-from pipeline.stage import Context
-from pipeline.synthetic import Drawing, draw
+from pipeline.datasets.card import card_named
+from pipeline.datasets.synthetic import Drawing, draw
+from pipeline.execution.parallel import Workers
+from pipeline.execution.runner import Context
+from pipeline.imaging.image_io import decode_photo
+from pipeline.stages.extract import stage as extract
+from pipeline.stages.index import stage as index
 from ssd import (
     LAYOUTS,
     SSD,

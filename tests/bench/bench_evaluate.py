@@ -14,10 +14,10 @@ import torch
 from bench_metrics import PLAIN, draw, plain, pycocotools, timed
 from torchvision.ops import box_iou
 
-from pipeline.evaluation import evaluate_images
-from pipeline.judged import Judged
-from pipeline.resampled import drawings, ranked, resampled_aps
-from pipeline.scoring import score_rows
+from pipeline.stages.evaluate.bootstrap import drawings, ranked, resampled_aps
+from pipeline.stages.evaluate.data import Judged
+from pipeline.stages.evaluate.scores import score_rows
+from pipeline.stages.evaluate.tables import evaluate_images
 from ssd import DetectionRows, TruthRows, match_rows, voc_ap
 
 CLASSES = ("building", "window", "door")

@@ -23,12 +23,13 @@ from distributed import Client
 from PIL import Image
 from skimage.measure import label, regionprops
 
-from pipeline import extract, index
-from pipeline.dataset import card_named, card_of
-from pipeline.parallel import Workers, local_client
-from pipeline.rows import SHARD_ROWS
-from pipeline.stage import Context
-from pipeline.store import StageFolder
+from pipeline.datasets.card import card_named, card_of
+from pipeline.execution.parallel import Workers, local_client
+from pipeline.execution.runner import Context
+from pipeline.execution.sharding import SHARD_ROWS
+from pipeline.stages.extract import stage as extract
+from pipeline.stages.index import stage as index
+from pipeline.storage.stage_folder import StageFolder
 
 COLOURS = {"building": [(128, 0, 0), (0, 0, 128), (128, 128, 0)], "window": [(0, 0, 128)], "door": [(128, 128, 0)]}
 COPIES = 10

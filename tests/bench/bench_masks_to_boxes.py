@@ -7,10 +7,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pipeline import extract, index
-from pipeline.agreement import Agreement, agreement, boxes_by_image
-from pipeline.dataset import card_named
-from pipeline.stage import Context
+from pipeline.datasets.card import card_named
+from pipeline.execution.runner import Context
+from pipeline.stages.extract import stage as extract
+from pipeline.stages.extract.box_agreement import Agreement, agreement, boxes_by_image
+from pipeline.stages.index import stage as index
 
 
 def measure(root: Path, work: Path, recipe: str) -> dict[str, Agreement]:

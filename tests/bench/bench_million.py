@@ -1,4 +1,4 @@
-"""`describe` and `calibrate` on 1,000,000 drawn boxes of 100,000 images: seconds, and the most memory of a process.
+"""`describe` and `priors` on 1,000,000 drawn boxes of 100,000 images: seconds, and the most memory of a process.
 
 python tests/bench/bench_million.py [IMAGES]
 """
@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import calibrate, describe
-from pipeline.rows import SHARD_ROWS
-from pipeline.schemas import table_from_rows
-from pipeline.stage import Context
-from pipeline.store import Manifest, Receipt, Shard, StageFolder
+from pipeline.execution.runner import Context
+from pipeline.execution.sharding import SHARD_ROWS
+from pipeline.stages.describe import stage as describe
+from pipeline.stages.priors import stage as priors
+from pipeline.storage.manifest import Manifest, Receipt, Shard
+from pipeline.storage.schemas import table_from_rows
+from pipeline.storage.stage_folder import StageFolder
 
 CLASSES = (("building", 1, 0.4, 0.9), ("window", 8, 0.03, 0.12), ("door", 1, 0.05, 0.15))
 
@@ -61,7 +63,7 @@ def main(images: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         make_tables(Path(name), images)
         context = Context(Path(name), tracking="off")
-        for stage, config in ((describe, describe.DescribeConfig()), (calibrate, calibrate.CalibrateConfig())):
+        for stage, config in ((describe, describe.DescribeConfig()), (priors, priors.PriorsConfig())):
             start = time.perf_counter()
             stage.run(context, config)
             print(f"{stage.STAGE.name}: {time.perf_counter() - start:.1f} s")

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import extract, index
-from pipeline.coverage import Truths, cover, score
-from pipeline.dataset import card_named
-from pipeline.fitting import GRIDS, Grid, fit_greedy
-from pipeline.stage import Context
+from pipeline.datasets.card import card_named
+from pipeline.execution.runner import Context
+from pipeline.stages.extract import stage as extract
+from pipeline.stages.index import stage as index
+from pipeline.stages.priors.coverage import Truths, cover, score
+from pipeline.stages.priors.fitting import GRIDS, Grid, fit_greedy
 from ssd import PriorSpec, preset
 
 CLASSES = ("building", "window", "door")

@@ -26,24 +26,14 @@ from torchvision import tv_tensors
 from torchvision.models.detection import ssd300_vgg16
 from torchvision.transforms import v2
 
-from pipeline import extract, index
-from pipeline.dataset import card_named
-from pipeline.parallel import Workers
-from pipeline.progress import Progress
-from pipeline.stage import Context
-from pipeline.training_data import Material, Photos, gather
-from ssd import (
-    SSD,
-    TRAININGS,
-    Examples,
-    Judge,
-    LossConfig,
-    ModelConfig,
-    Trainer,
-    load_bundle,
-    preset,
-    runs_bfloat16,
-)
+from pipeline.datasets.card import card_named
+from pipeline.execution.parallel import Workers
+from pipeline.execution.progress import Progress
+from pipeline.execution.runner import Context
+from pipeline.stages.extract import stage as extract
+from pipeline.stages.index import stage as index
+from pipeline.stages.train.data import Material, Photos, gather
+from ssd import SSD, TRAININGS, Examples, Judge, LossConfig, ModelConfig, Trainer, load_bundle, preset, runs_bfloat16
 
 BATCH, STEPS = 8, 3
 THEIRS = v2.Compose(

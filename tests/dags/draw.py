@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from pipeline.drawn import BOX_CARD
-from pipeline.synthetic import write_dataset
+from pipeline.datasets.synthetic import write_dataset
+from pipeline.datasets.synthetic.cards import BOX_CARD
 from ssd import SSD, BackboneConfig, Bundle, ModelConfig, preset, save_bundle
 
 

@@ -21,12 +21,12 @@ def test_a_killed_task_goes_on_and_what_was_never_published_is_published_next(ai
     (work / "calm").mkdir()
     calm = work / "calm" / "run.toml"
     calm.write_text(file.read_text().replace("../", "../../"))
-    command = [os.environ["FACADE"], "run", calm, "--to", "calibrate", "--workers", "0", "--tracking", "off"]
+    command = [os.environ["FACADE"], "run", calm, "--to", "priors", "--workers", "0", "--tracking", "off"]
     line = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     digests = {name: outcome["digest"] for name, outcome in line["stages"].items()}
     assert done.lines["publish"]["digests"] == digests
 
-    # As if the run before this one had been stopped between `calibrate` and `publish`: nothing changes, all is new.
+    # As if the run before this one had been stopped between `priors` and `publish`: nothing changes, all is new.
     late = airflow.run("regenerate_dataset", {"run": str(calm)})
     assert (late.changed, late.states["publish"]) == ({False}, "success")
     assert airflow.events(calm)[-1]["digests"] == digests

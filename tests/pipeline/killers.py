@@ -11,9 +11,9 @@ from typing import Any
 import psutil
 import pyarrow as pa
 
-from pipeline.parallel import shards_at_once
-from pipeline.schemas import table_from_rows
-from pipeline.store import Shard
+from pipeline.execution.parallel import shards_at_once
+from pipeline.storage.manifest import Shard
+from pipeline.storage.schemas import table_from_rows
 
 MEETING = Barrier(2)
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import detect, evaluate
-from pipeline.evaluate import EvaluateConfig
-from pipeline.finding import DetectConfig, Opened
+from pipeline.stages.detect import stage as detect
+from pipeline.stages.detect.config import DetectConfig
+from pipeline.stages.detect.inference import Opened
+from pipeline.stages.evaluate import stage as evaluate
+from pipeline.stages.evaluate.stage import EvaluateConfig
 from ssd import Detections
 
 from ..conftest import Workplace
@@ -70,8 +72,8 @@ class _Network:
 
 
 def knowing(work: Workplace) -> Knowing:
-    from pipeline.files import read_bytes
-    from pipeline.images import decode_photo
+    from pipeline.imaging.image_io import decode_photo
+    from pipeline.storage.files import read_bytes
 
     boxes = work.rows("extract", "boxes")
     truths = {}

@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 
-from pipeline.judged import Judged
-from pipeline.synthetic import draw
+from pipeline.datasets.synthetic import draw
+from pipeline.stages.evaluate.data import Judged
 from ssd import DetectionRows, TruthRows
 
 CLASSES = ("building", "window", "door")

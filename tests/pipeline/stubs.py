@@ -13,10 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.detect import Job, run
-from pipeline.finding import DetectConfig, Opened
-from pipeline.parallel import Workers
-from pipeline.stage import Context
+from pipeline.execution.parallel import Workers
+from pipeline.execution.runner import Context
+from pipeline.stages.detect.config import DetectConfig
+from pipeline.stages.detect.inference import Opened
+from pipeline.stages.detect.job import Job
+from pipeline.stages.detect.stage import run
 from ssd import Detections
 
 LIGHT = 128

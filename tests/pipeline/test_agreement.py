@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.agreement import agreement, iou_xyxy
+from pipeline.stages.extract.box_agreement import agreement, iou_xyxy
 
 CORNER = st.integers(0, 40)
 BOX = st.tuples(CORNER, CORNER, st.integers(1, 20), st.integers(1, 20)).map(

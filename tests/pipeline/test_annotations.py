@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.annotations import LabelRuns, TrueBoxes, read_annotation
-from pipeline.dataset import Card, card_named
+from pipeline.datasets.annotations import LabelRuns, TrueBoxes, read_annotation
+from pipeline.datasets.card import Card, card_named
 from pipeline.errors import BadInputError
-from pipeline.images import mask_codes
-from pipeline.recipes import components_recipe
+from pipeline.imaging.image_io import mask_codes
+from pipeline.stages.extract.recipes import components_recipe
 
 COLOURS = {"0,0,0": "background", "128,0,0": "building", "0,0,128": "window"}
 BASE = {"name": "s", "title": "", "source": "", "licence": "", "images": "{id}.jpg", "annotations": "{id}.png"}
@@ -126,7 +126,7 @@ def test_the_star_takes_the_rest() -> None:
 
 @pytest.mark.parametrize("orientation", [3, 6, 8])
 def test_a_mask_of_the_photo_as_stored_is_turned_with_it(orientation: int) -> None:
-    from pipeline.images import turn_upright
+    from pipeline.imaging.image_io import turn_upright
 
     colours = card("colour_mask", COLOURS)
     upright = turn_upright(EXPECTED, orientation)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.archive import SHARD_PHOTOS, Archive, Planned, shard_size
 from pipeline.errors import FacadeError
+from pipeline.stages.detect.plan import SHARD_PHOTOS, Archive, Planned, shard_size
 
 from ..conftest import Quiet
 

@@ -4,12 +4,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.audit import suspects, without_suspects
-from pipeline.evaluation import Evaluation
-from pipeline.judged import Judged
-from pipeline.schemas import table_from_rows
-from pipeline.scoring import headline, score_rows
-from pipeline.verdicts import KINDS
+from pipeline.stages.evaluate.data import Judged
+from pipeline.stages.evaluate.error_analysis import KINDS
+from pipeline.stages.evaluate.label_audit import suspects, without_suspects
+from pipeline.stages.evaluate.scores import headline, score_rows
+from pipeline.stages.evaluate.tables import Evaluation
+from pipeline.storage.schemas import table_from_rows
 
 from .noise import CLASSES, SWAPPED, Noise, Noisy, noisy, without_labels
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import calibrate, describe
-from pipeline.agreement import iou_xyxy
-from pipeline.calibrate import CalibrateConfig, choose
-from pipeline.coverage import Truths, cover, score
+from pipeline.datasets.synthetic import write_dataset
 from pipeline.errors import FacadeError
-from pipeline.fitting import GRIDS, Grid, fit_greedy, fit_statistics, jittered
-from pipeline.synthetic import write_dataset
+from pipeline.stages.describe import stage as describe
+from pipeline.stages.extract.box_agreement import iou_xyxy
+from pipeline.stages.priors import stage as priors
+from pipeline.stages.priors.coverage import Truths, cover, score
+from pipeline.stages.priors.fitting import GRIDS, Grid, fit_greedy, fit_statistics, jittered
+from pipeline.stages.priors.stage import PriorsConfig, choose
 from ssd import PriorMap, PriorSpec, preset
 
 
@@ -132,9 +133,9 @@ def described(workplace: Callable, many: Path, cards: tuple[str, str]):
 
 
 def test_the_stage_writes_what_train_takes(described) -> None:
-    outcome = calibrate.run(described.context, CalibrateConfig())
+    outcome = priors.run(described.context, PriorsConfig())
     assert (outcome.rows_in, outcome.rows_out, outcome.rejected) == (6, 6, 0)
-    path = described.context.work / "calibrate/priors.json"
+    path = described.context.work / "priors/priors.json"
     value = json.loads(path.read_text())
     assert set(value["specs"]) == {"greedy", "statistics", "paper_voc", "paper_coco", "epfl_table", "epfl_code"}
     assert PriorSpec.from_json(value["specs"][value["chosen"]]).input_size == (300, 300)
@@ -142,7 +143,7 @@ def test_the_stage_writes_what_train_takes(described) -> None:
     assert any("8752 priors by this table, 8732 by the report's Table II" in line for line in described.said)
     assert (path.parent / "figures/coverage.png").stat().st_size > 5000
     path.unlink()
-    assert calibrate.run(described.context, CalibrateConfig()).changed is False
+    assert priors.run(described.context, PriorsConfig()).changed is False
     assert json.loads(path.read_text()) == value
 
 
@@ -151,15 +152,15 @@ def test_the_stage_writes_what_train_takes(described) -> None:
     [({"stride4": True}, 31232), ({"maps": ((38, 8, 2), (10, 32, 5))}, 2 * 38 * 38 + 500)],
 )
 def test_any_budget_and_a_stride_4_map(described, config: dict, count: int) -> None:
-    calibrate.run(described.context, CalibrateConfig(**config))
-    rows = {row["name"]: row["priors"] for row in described.rows("calibrate", "specs")}
+    priors.run(described.context, PriorsConfig(**config))
+    rows = {row["name"]: row["priors"] for row in described.rows("priors", "specs")}
     assert 0.9 * count < rows["greedy"] <= count
 
 
 @pytest.mark.parametrize("maps", [(), ((38, 8),), ((38, -8, 4),), ((38, 8, 0),)])
 def test_maps_that_cannot_be_are_refused(maps: tuple) -> None:
     with pytest.raises(ValueError, match="maps"):
-        CalibrateConfig(maps=maps)
+        PriorsConfig(maps=maps)
 
 
 def test_before_describe_it_says_what_to_run(workplace: Callable, many: Path, cards: tuple[str, str]) -> None:
@@ -167,7 +168,7 @@ def test_before_describe_it_says_what_to_run(workplace: Callable, many: Path, ca
     work.index(many, cards[1])
     work.extract()
     with pytest.raises(FacadeError, match="run `facade describe` first"):
-        calibrate.run(work.context, CalibrateConfig())
+        priors.run(work.context, PriorsConfig())
 
 
 def cmp_truths(context) -> Truths:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.promotion import CHAMPION
-from pipeline.registry import open_store
-from pipeline.synthetic import write_dataset
+from pipeline.datasets.synthetic import write_dataset
+from pipeline.stages.evaluate.candidate import CHAMPION
+from pipeline.tracking.registry import open_store
 
 from .small_runs import run_file
 

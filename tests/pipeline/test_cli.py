@@ -66,7 +66,7 @@ def test_help_loads_nothing_heavy() -> None:
     import subprocess
     import sys
 
-    program = "import sys\nfrom pipeline.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    program = "import sys\nfrom pipeline.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
     program += "print(sorted({'numpy', 'pyarrow', 'dask', 'mlflow', 'PIL', 'scipy', 'pydantic'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from pipeline.synthetic import write_dataset
+from pipeline.datasets.synthetic import write_dataset
 
 from .dask_processes import scheduler, worker_of
 from .small_runs import run_file

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.annotations import TrueBoxes, read_annotation
-from pipeline.annotations.coco import segmentation_bounds
-from pipeline.dataset import Card
+from pipeline.datasets.annotations import TrueBoxes, read_annotation
+from pipeline.datasets.annotations.coco import segmentation_bounds
+from pipeline.datasets.card import Card
 from pipeline.errors import BadInputError
 
 SQUARE = [[10, 10, 20, 10, 20, 20, 10, 20]]

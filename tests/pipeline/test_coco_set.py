@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.annotations import annotation_bytes
+from pipeline.datasets.annotations import annotation_bytes
 from pipeline.errors import BadInputError, FacadeError
 
 

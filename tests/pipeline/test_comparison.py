@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from pipeline.comparison import BETTER, FEWEST, SAME, WORSE, Comparison, Difference, Judgement, compare
+from pipeline.comparison.significance import BETTER, FEWEST, SAME, WORSE, Comparison, Difference, compare
 from pipeline.errors import FacadeError
-from pipeline.evaluation import evaluate_images
-from pipeline.schemas import empty_table
-from pipeline.scoring import HEADLINE, headline
+from pipeline.stages.evaluate.record import Judgement
+from pipeline.stages.evaluate.scores import HEADLINE, headline
+from pipeline.stages.evaluate.tables import evaluate_images
+from pipeline.storage.schemas import empty_table
 
 from .noise import CLASSES, Noise, noisy
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.measure import label, regionprops
 
-from pipeline.components import bridge_gaps, find_regions, runs_of
+from pipeline.imaging.run_length import runs_of
+from pipeline.stages.extract.connected_components import bridge_gaps, find_regions
 
 MASKS = arrays(np.uint8, st.tuples(st.integers(1, 16), st.integers(1, 16)), elements=st.integers(0, 3))
 

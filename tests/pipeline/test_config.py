@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.config import load_tables, resolve
 from pipeline.errors import UsageError
-from pipeline.extract import ExtractConfig
+from pipeline.stages.extract.stage import ExtractConfig
 
 
 def test_set_overrides_the_file(tmp_path: Path) -> None:

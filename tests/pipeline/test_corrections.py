@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.corrections import read_corrections
-from pipeline.drawn import BOX_CARD
+from pipeline.datasets.synthetic.cards import BOX_CARD
 from pipeline.errors import UsageError
+from pipeline.stages.extract.corrections import read_corrections
 
 from ..conftest import Workplace
 

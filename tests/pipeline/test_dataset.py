@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.dataset import Card, card_named, card_of, code_of, pair_up
+from pipeline.assets import known_cards
+from pipeline.datasets.card import Card, card_named, card_of, code_of
+from pipeline.datasets.pairing import pair_up
 from pipeline.errors import UsageError
-from pipeline.files import Listed
-from pipeline.shipped import known_cards
+from pipeline.storage.files import Listed
 
 CARD: dict[str, Any] = {
     "name": "set",

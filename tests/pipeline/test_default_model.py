@@ -9,18 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import detect, evaluate
-from pipeline.bundle import CARD_FILE, facts_of
-from pipeline.cli_detect import _usual
-from pipeline.dataset import card_named
-from pipeline.drawn import BOX_CARD
+from pipeline.assets import DEFAULT, bundle_named, is_shipped
+from pipeline.cli.detect import _usual
+from pipeline.datasets.card import card_named
+from pipeline.datasets.synthetic import write_dataset
+from pipeline.datasets.synthetic.cards import BOX_CARD
 from pipeline.errors import UsageError
-from pipeline.evaluate import EvaluateConfig
-from pipeline.finding import DetectConfig, bundle_finder
-from pipeline.operating import OPERATING_FILE, load_operating
-from pipeline.scoring import HEADLINE
-from pipeline.shipped import DEFAULT, bundle_named, is_shipped
-from pipeline.synthetic import write_dataset
+from pipeline.models.bundle import CARD_FILE, facts_of
+from pipeline.models.operating_point import OPERATING_FILE, load_operating
+from pipeline.stages.detect import stage as detect
+from pipeline.stages.detect.config import DetectConfig
+from pipeline.stages.detect.inference import bundle_finder
+from pipeline.stages.evaluate import stage as evaluate
+from pipeline.stages.evaluate.scores import HEADLINE
+from pipeline.stages.evaluate.stage import EvaluateConfig
 
 from ..conftest import Result, Workplace
 

@@ -10,7 +10,7 @@ from PIL import Image
 def test_the_demo_draws_indexes_extracts_and_says_where_to_look(facade: Callable, tmp_path: Path) -> None:
     result = facade("demo", "--out", "out", "--images", 6)
     assert result.code == 0
-    stages = ["index drawn", "index drawn_boxes", "extract", "describe", "calibrate", "report"]
+    stages = ["index drawn", "index drawn_boxes", "extract", "describe", "priors", "report"]
     assert list(result.line["stages"]) == stages
     assert (result.line["rows_in"], result.line["rows_out"], result.line["rejected"]) == (54, 54, 0)
     sheet = tmp_path / "out/work/extract/drawings/drawn.jpg"

@@ -10,12 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import describe
-from pipeline.describe import DescribeConfig, described_shapes
 from pipeline.errors import FacadeError
-from pipeline.parallel import Workers
-from pipeline.schemas import table_from_rows
-from pipeline.shapes import (
+from pipeline.execution.parallel import Workers
+from pipeline.stages.describe import stage as describe
+from pipeline.stages.describe.histograms import (
     AREA_EDGES,
     ASPECT_EDGES,
     SIDE_BINS,
@@ -25,6 +23,8 @@ from pipeline.shapes import (
     merge_shapes,
     middles,
 )
+from pipeline.stages.describe.stage import DescribeConfig, described_shapes
+from pipeline.storage.schemas import table_from_rows
 
 IMAGE = {"dataset": "set", "split": "train", "width": 400, "height": 200, "labelled": ["window", "door"]}
 BOX = {"truncated": False, "difficult": False, "ignore": False, "source": "yolo", "recipe": "true"}

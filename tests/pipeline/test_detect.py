@@ -16,16 +16,18 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline import detect
-from pipeline.archive import Archive
-from pipeline.detect import Job, workers_for
 from pipeline.errors import FacadeError, UsageError
-from pipeline.finding import DetectConfig, bundle_finder
-from pipeline.images import UPRIGHT
-from pipeline.parallel import Workers
-from pipeline.stage import Context, Outcome
-from pipeline.store import StageFolder
-from pipeline.verify import verify
+from pipeline.execution.parallel import Workers
+from pipeline.execution.runner import Context, Outcome
+from pipeline.imaging.image_io import UPRIGHT
+from pipeline.stages.detect import stage as detect
+from pipeline.stages.detect.config import DetectConfig
+from pipeline.stages.detect.inference import bundle_finder
+from pipeline.stages.detect.job import Job
+from pipeline.stages.detect.plan import Archive
+from pipeline.stages.detect.stage import workers_for
+from pipeline.storage.stage_folder import StageFolder
+from pipeline.storage.verify import verify
 from ssd import SSD, BackboneConfig, Bundle, Detector, ModelConfig, preset, save_bundle
 
 from ..conftest import Quiet
@@ -225,7 +227,9 @@ def test_bad_photos_are_rejected_rows(place: Place) -> None:
 def test_what_is_done_is_not_done_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.photos(700)
     first = place.run()
-    monkeypatch.setattr("pipeline.finding.read_photo", lambda row: pytest.fail(f"{row['image_id']} was read again"))
+    monkeypatch.setattr(
+        "pipeline.stages.detect.inference.read_photo", lambda row: pytest.fail(f"{row['image_id']} was read again")
+    )
     again = place.run()
     assert (again.changed, again.rows_in, again.digest) == (False, 700, first.digest)
     monkeypatch.undo()
@@ -411,7 +415,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_command_finds_what_the_detector_finds(facade: Callable, bundle: Path, drawn: Path, tmp_path: Path) -> None:
-    from pipeline.images import decode_photo
+    from pipeline.imaging.image_io import decode_photo
     from ssd import load_bundle
 
     common = ("--model", bundle, "--out", "out", "--tracking", "off", "--set", "detect.bfloat16=false")
@@ -516,7 +520,7 @@ def test_a_bundle_that_is_none_is_refused(
 def test_a_model_of_mlflow_by_its_alias(facade: Callable, bundle: Path, drawn: Path, tmp_path: Path) -> None:
     from mlflow.tracking import MlflowClient
 
-    from pipeline.tracking import open_run
+    from pipeline.tracking.run_logger import open_run
 
     store = f"sqlite:///{tmp_path}/mlflow.db"
     with open_run("train", store) as run:

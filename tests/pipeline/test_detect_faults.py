@@ -16,9 +16,9 @@ import psutil
 import pytest
 from PIL import Image
 
-from pipeline.parallel import local_client
-from pipeline.store import StageFolder
-from pipeline.verify import verify
+from pipeline.execution.parallel import local_client
+from pipeline.storage.stage_folder import StageFolder
+from pipeline.storage.verify import verify
 
 from .dask_processes import scheduler, worker_of
 from .test_faults import fill, small_disk, workers_of

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection import ssd300_vgg16
 
-from pipeline.synthetic import Drawing, draw
+from pipeline.datasets.synthetic import Drawing, draw
 from ssd import (
     LAYOUTS,
     NO_AUGMENTATION,

@@ -10,27 +10,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import detect, evaluate
-from pipeline.drawn import BOX_CARD
+from pipeline.datasets.synthetic import write_dataset
+from pipeline.datasets.synthetic.cards import BOX_CARD
 from pipeline.errors import FacadeError
-from pipeline.evaluation import evaluate_images
-from pipeline.finding import DetectConfig, bundle_finder
-from pipeline.operating import OPERATING_FILE, load_operating
-from pipeline.schemas import SCHEMAS
-from pipeline.scoring import HEADLINE, PARTS, headline, score_rows
-from pipeline.synthetic import write_dataset
-from pipeline.verify import verify
-from ssd import (
-    SSD,
-    BackboneConfig,
-    Bundle,
-    ModelConfig,
-    bundle_digest,
-    match_rows,
-    preset,
-    save_bundle,
-    voc_ap,
-)
+from pipeline.models.operating_point import OPERATING_FILE, load_operating
+from pipeline.stages.detect import stage as detect
+from pipeline.stages.detect.config import DetectConfig
+from pipeline.stages.detect.inference import bundle_finder
+from pipeline.stages.evaluate import stage as evaluate
+from pipeline.stages.evaluate.scores import HEADLINE, PARTS, headline, score_rows
+from pipeline.stages.evaluate.tables import evaluate_images
+from pipeline.storage.schemas import SCHEMAS
+from pipeline.storage.verify import verify
+from ssd import SSD, BackboneConfig, Bundle, ModelConfig, bundle_digest, match_rows, preset, save_bundle, voc_ap
 
 from ..conftest import Workplace
 from .knowing import find, judge, knowing
@@ -154,7 +146,7 @@ def test_what_was_cut_short_after_the_tables_is_done_by_the_next(
 
 
 def test_what_was_judged_without_mlflow_is_told_later(work: Workplace, tmp_path: Path) -> None:
-    from pipeline.registry import open_store
+    from pipeline.tracking.registry import open_store
 
     bundle = tmp_path / "bundle"
     save_bundle(bundle, Bundle(SSD(ModelConfig(preset("paper_coco"), CLASSES, BackboneConfig("tiny"))).eval()))

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.agreement import agreement, boxes_by_image
+from pipeline.datasets.synthetic import write_dataset
 from pipeline.errors import FacadeError
-from pipeline.parallel import Workers
-from pipeline.synthetic import write_dataset
+from pipeline.execution.parallel import Workers
+from pipeline.stages.extract.box_agreement import agreement, boxes_by_image
 
 
 @pytest.fixture

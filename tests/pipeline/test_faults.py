@@ -15,9 +15,9 @@ import psutil
 import pytest
 from PIL import Image
 
-from pipeline.extract import ExtractConfig
-from pipeline.store import StageFolder
-from pipeline.synthetic import write_dataset
+from pipeline.datasets.synthetic import write_dataset
+from pipeline.stages.extract.stage import ExtractConfig
+from pipeline.storage.stage_folder import StageFolder
 
 from . import killers
 
@@ -79,10 +79,11 @@ def tables(work: Path) -> dict[str, list[dict[str, Any]]]:
 @pytest.fixture(scope="module")
 def expected(large: Path, tmp_path_factory: pytest.TempPathFactory, cards: tuple[str, str]) -> dict[str, Any]:
     """The tables of a run that nobody disturbed, in one process."""
-    from pipeline import extract, index
-    from pipeline.dataset import card_of
-    from pipeline.parallel import Workers
-    from pipeline.stage import Context
+    from pipeline.datasets.card import card_of
+    from pipeline.execution.parallel import Workers
+    from pipeline.execution.runner import Context
+    from pipeline.stages.extract import stage as extract
+    from pipeline.stages.index import stage as index
 
     context = Context(tmp_path_factory.mktemp("calm"), Workers(count=0), "off")
     index.run(context, index.IndexConfig(), card_of(cards[0], "test"), cards[0], str(large))
@@ -275,7 +276,7 @@ def test_a_name_that_is_no_text_is_a_rejected_row(
 
 
 def test_a_photo_without_permission_is_tried_again(workplace: Callable, drawn_copy: Path, monkeypatch, cards) -> None:
-    from pipeline import files
+    from pipeline.storage import files
 
     real = Path.read_bytes
 

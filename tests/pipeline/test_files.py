@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import BadInputError, FacadeError
-from pipeline.files import is_passing, json_digest, list_files, read_bytes, with_patience, write_bytes
+from pipeline.storage.files import is_passing, json_digest, list_files, read_bytes, with_patience, write_bytes
 
 
 def test_listing_is_sorted_and_leaves_hidden_files_out(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from pipeline.errors import BadInputError
-from pipeline.images import decode_photo, inspect_photo, mask_codes, turn_upright
+from pipeline.imaging.image_io import decode_photo, inspect_photo, mask_codes, turn_upright
 
 SCENE = np.zeros((24, 32, 3), np.uint8)
 SCENE[:12, :, 0], SCENE[12:, 16:, 2], SCENE[12:, :16, 1] = 200, 200, 200

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.dataset import Card
+from pipeline.datasets.card import Card
 from pipeline.errors import FacadeError
-from pipeline.index import split_of
+from pipeline.stages.index.splits import split_of
 
 YOLO = """\
 name = "set"

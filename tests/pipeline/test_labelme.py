@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.annotations import TrueBoxes, read_annotation
-from pipeline.dataset import Card, card_of
+from pipeline.datasets.annotations import TrueBoxes, read_annotation
+from pipeline.datasets.card import Card, card_of
 from pipeline.errors import BadInputError
-from pipeline.recipes import true_objects
+from pipeline.stages.extract.recipes import true_objects
 
 TEXT = """\
 name = "s"

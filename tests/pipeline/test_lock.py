@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import FacadeError
-from pipeline.lock import locked
+from pipeline.storage.lock import locked
 
 
 def test_a_second_writer_is_told_who_has_it(tmp_path: Path) -> None:

@@ -19,12 +19,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models.detection import ssd300_vgg16
 
-from pipeline.bundle import facts_of, open_bundle, text_of
-from pipeline.cli import main
+from pipeline.cli.main import main
 from pipeline.errors import FacadeError, UsageError
-from pipeline.model import VOC, adopted, class_names, import_model, parse_classes, priors_named
-from pipeline.onnx_export import export_model, largest_difference, to_onnx
-from pipeline.weights import Checkpoint, read_checkpoint
+from pipeline.models.bundle import facts_of, open_bundle, text_of
+from pipeline.models.onnx_export import export_model, largest_difference, to_onnx
+from pipeline.models.prior_specs import priors_named
+from pipeline.models.weight_files import Checkpoint, read_checkpoint
+from pipeline.models.weight_import import VOC, adopted, class_names, import_model, parse_classes
 from ssd import (
     LAYOUTS,
     SSD,
@@ -231,7 +232,7 @@ def test_priors_have_a_name_or_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[]", "[1]", "3", "{}", '{"chosen": "a", "specs": {}}', '{"chosen": []}'])
 def test_a_file_without_priors_is_said_to_have_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "priors.json").write_text(text)
-    with pytest.raises(FacadeError, match=r"priors.json has no priors .* give the priors.json of `facade calibrate`"):
+    with pytest.raises(FacadeError, match=r"priors.json has no priors .* give the priors.json of `facade priors`"):
         priors_named(str(tmp_path / "priors.json"))
 
 
@@ -446,7 +447,7 @@ def test_another_network_is_noticed_and_nothing_is_written(
     onnx = (exported.folder / "onnx" / "model.onnx").read_bytes()
     assert largest_difference(onnx, network()) < 1e-5
     assert largest_difference(onnx, network(seed=1)) > 0.1
-    monkeypatch.setattr("pipeline.onnx_export.to_onnx", lambda _: onnx)
+    monkeypatch.setattr("pipeline.models.onnx_export.to_onnx", lambda _: onnx)
     save_bundle(tmp_path / "model", Bundle(network(seed=1)))
     with pytest.raises(FacadeError, match=r"differ by .* of their scale from PyTorch's, 1e-03 at most; nothing was"):
         export_model(tmp_path / "model", tmp_path / "onnx", lambda _: None)
@@ -457,8 +458,8 @@ def test_an_export_takes_the_place_of_one_and_of_nothing_else(
     exported: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     onnx = (exported.folder / "onnx" / "model.onnx").read_bytes()
-    monkeypatch.setattr("pipeline.onnx_export.to_onnx", lambda _: onnx)
-    monkeypatch.setattr("pipeline.onnx_export.largest_difference", lambda *_: 0.0)
+    monkeypatch.setattr("pipeline.models.onnx_export.to_onnx", lambda _: onnx)
+    monkeypatch.setattr("pipeline.models.onnx_export.largest_difference", lambda *_: 0.0)
     model = exported.folder / "model"
     (tmp_path / "old").mkdir()
     for _ in range(2):

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.bundle import CARD_FILE
-from pipeline.drawn import BOX_CARD
+from pipeline.assets import DEFAULT, bundle_named
+from pipeline.datasets.synthetic import write_dataset
+from pipeline.datasets.synthetic.cards import BOX_CARD
 from pipeline.errors import FacadeError
-from pipeline.model_card import write_card
-from pipeline.operating import load_operating
-from pipeline.shipped import DEFAULT, bundle_named
-from pipeline.synthetic import write_dataset
+from pipeline.models.bundle import CARD_FILE
+from pipeline.models.operating_point import load_operating
+from pipeline.stages.report.model_card import write_card
 from ssd import SSD, BackboneConfig, Bundle, ModelConfig, bundle_digest, load_bundle, preset, save_bundle
 
 from ..conftest import Workplace

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from pipeline.errors import FacadeError
-from pipeline.judged import Judged
-from pipeline.operating import OPERATING_FILE, OperatingPoint, load_operating
-from pipeline.operating_fit import counting_errors, fit, numbers_true
-from pipeline.verdicts import judge
+from pipeline.models.operating_point import OPERATING_FILE, OperatingPoint, load_operating
+from pipeline.stages.evaluate.data import Judged
+from pipeline.stages.evaluate.error_analysis import judge
+from pipeline.stages.evaluate.threshold_fitting import counting_errors, fit, numbers_true
 
 from .noise import noisy
 

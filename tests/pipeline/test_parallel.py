@@ -11,12 +11,12 @@ import psutil
 import pytest
 
 from pipeline.errors import FacadeError
-from pipeline.isolation import work_alone
-from pipeline.parallel import Workers, local_client, map_shards
-from pipeline.rows import rows_of, shards_of
-from pipeline.schemas import table_from_rows
-from pipeline.stage import Plan, Stage, run_stage
-from pipeline.store import Shard
+from pipeline.execution.isolation import work_alone
+from pipeline.execution.parallel import Workers, local_client, map_shards
+from pipeline.execution.runner import Plan, Stage, run_stage
+from pipeline.execution.sharding import rows_of, shards_of
+from pipeline.storage.manifest import Shard
+from pipeline.storage.schemas import table_from_rows
 
 from .killers import workers_of
 

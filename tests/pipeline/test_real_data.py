@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import extract, index
-from pipeline.agreement import agreement, boxes_by_image
-from pipeline.dataset import card_named
-from pipeline.parallel import Workers
-from pipeline.stage import Context, Outcome
+from pipeline.datasets.card import card_named
+from pipeline.execution.parallel import Workers
+from pipeline.execution.runner import Context, Outcome
+from pipeline.stages.extract import stage as extract
+from pipeline.stages.extract.box_agreement import agreement, boxes_by_image
+from pipeline.stages.index import stage as index
 
 COUNTS = {"cmp": 278, "cmp_xml": 278, "labelmefacade": 450, "saint_petersburg": 561}
 FOLDERS = {"cmp": "cmp", "cmp_xml": "cmp", "labelmefacade": "labelmefacade", "saint_petersburg": "saint_petersburg"}

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.annotations.forms import LabelRuns, TrueBoxes
-from pipeline.components import runs_of
-from pipeline.dataset import Card
-from pipeline.recipes import Objects, components_recipe, epfl_recipe, mark_suspects, true_objects
+from pipeline.datasets.annotations.types import LabelRuns, TrueBoxes
+from pipeline.datasets.card import Card
+from pipeline.imaging.run_length import runs_of
+from pipeline.stages.extract.recipes import Objects, components_recipe, epfl_recipe, mark_suspects, true_objects
 
 LEGEND = {"0": "sky", "1": "building", "2": "window", "3": "door", "4": "tree"}
 

@@ -14,21 +14,25 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipeline import describe, evaluate, extract, index, report
-from pipeline.dataset import card_of
-from pipeline.drawing import contact_sheet, save_picture
-from pipeline.parallel import Workers
-from pipeline.report_confusion import AGAIN, BADLY, MISSED, NOTHING, confusion, confusion_table
-from pipeline.report_dataset import rejected_table
-from pipeline.report_page import Limit, Section, facts, joined, page, picture, points, span, swatch, table, tag
-from pipeline.report_results import protocols_table, splits_table
-from pipeline.report_work import WorkFolder
-from pipeline.schemas import table_from_rows
-from pipeline.stage import Context
-from pipeline.store import Manifest, Shard
-from pipeline.tracking import OFF
-from pipeline.train import write_json
-from pipeline.training_figures import draw_training
+from pipeline.datasets.card import card_of
+from pipeline.execution.parallel import Workers
+from pipeline.execution.runner import Context
+from pipeline.imaging.drawing import contact_sheet, save_picture
+from pipeline.stages.describe import stage as describe
+from pipeline.stages.evaluate import stage as evaluate
+from pipeline.stages.extract import stage as extract
+from pipeline.stages.index import stage as index
+from pipeline.stages.report import stage as report
+from pipeline.stages.report.confusion import AGAIN, BADLY, MISSED, NOTHING, confusion, confusion_table
+from pipeline.stages.report.dataset_sections import rejected_table
+from pipeline.stages.report.html import Limit, Section, facts, joined, page, picture, points, span, swatch, table, tag
+from pipeline.stages.report.result_sections import protocols_table, splits_table
+from pipeline.stages.report.work_folder import WorkFolder
+from pipeline.stages.train.figures import draw_training
+from pipeline.stages.train.stage import write_json
+from pipeline.storage.manifest import Manifest, Shard
+from pipeline.storage.schemas import table_from_rows
+from pipeline.tracking.run_logger import OFF
 
 from .browser import Browser, chromium
 from .noise import noisy
@@ -190,7 +194,7 @@ def test_a_work_folder_with_an_index_says_what_to_run(drawn: Path, cards: tuple,
     first = report.run(place.context, report.ReportConfig())
     whole = Path(first.outputs["page"]).read_text()
     assert (first.changed, first.rows_in, first.rows_out, first.rejected) == (True, 10, 10, 0)
-    for stage in ("extract", "describe", "calibrate", "train", "evaluate"):
+    for stage in ("extract", "describe", "priors", "train", "evaluate"):
         assert f"<code>facade {stage} --work &#x27;{place.context.work}&#x27;</code>" in whole
     assert f"<code>facade detect &#x27;{place.context.work}&#x27;</code>" in whole
     stamp = Path(first.outputs["page"]).stat().st_mtime_ns
@@ -241,7 +245,7 @@ def whole(drawn: Path, cards: tuple, tmp_path_factory: pytest.TempPathFactory) -
     specs = [{"name": name, "priors": 8732, "spec": "{}", "note": ""} for name in ("a", "b")]
     choice = [{"name": "a", "split": "val", "score": 1.0, "reason": "a scores best"}]
     made_from = {"extract": context.folder("extract").require_manifest().digest}
-    put(context, "calibrate", made_from, coverage=coverage, specs=specs, choice=choice)
+    put(context, "priors", made_from, coverage=coverage, specs=specs, choice=choice)
     _trained(context)
     _found(context)
     evaluate.run(context, evaluate.EvaluateConfig(resamples=20, drawings=2))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.resampled import drawings, interval, ranked, resampled_aps
+from pipeline.stages.evaluate.bootstrap import drawings, interval, ranked, resampled_aps
 from ssd import DetectionRows, TruthRows, match_rows, voc_ap
 
 from .noise import CLASSES, noisy

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.annotations.rle import rle_bounds, unpack_counts
+from pipeline.datasets.annotations.rle import rle_bounds, unpack_counts
 from pipeline.errors import BadInputError
 
 

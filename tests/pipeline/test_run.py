@@ -23,19 +23,19 @@ def test_all_stages_run_once_under_one_parent(place: Path, facade: Callable) -> 
     from mlflow.tracking import MlflowClient
 
     uri = f"sqlite:///{place}/runs.db"
-    first = facade("run", "run.toml", "--to", "calibrate", "--tracking", uri, "--workers", 0)
+    first = facade("run", "run.toml", "--to", "priors", "--tracking", uri, "--workers", 0)
     assert first.code == 0
-    assert list(first.line["stages"]) == ["index drawn_boxes", "extract", "describe", "calibrate"]
-    assert json.loads((place / "out/calibrate/priors.json").read_text())["chosen"]
+    assert list(first.line["stages"]) == ["index drawn_boxes", "extract", "describe", "priors"]
+    assert json.loads((place / "out/priors/priors.json").read_text())["chosen"]
     client = MlflowClient(uri)
     runs = client.search_runs([client.get_experiment_by_name("facade").experiment_id])
     parents = {run.info.run_name: run.data.tags.get("mlflow.parentRunId") for run in runs}
     (parent,) = [run.info.run_id for run in runs if run.info.run_name == "run"]
-    assert parents == {"run": None, **dict.fromkeys(("index", "extract", "describe", "calibrate"), parent)}
+    assert parents == {"run": None, **dict.fromkeys(("index", "extract", "describe", "priors"), parent)}
     ids = {run.info.run_name: run.info.run_id for run in runs}
     assert {entry.path for entry in client.list_artifacts(ids["describe"])} >= {"aspect_ratio.png", "area_ratio.png"}
-    assert {entry.path for entry in client.list_artifacts(ids["calibrate"])} == {"coverage.png"}
-    second = facade("run", "run.toml", "--to", "calibrate", "--tracking", uri, "--workers", 0)
+    assert {entry.path for entry in client.list_artifacts(ids["priors"])} == {"coverage.png"}
+    second = facade("run", "run.toml", "--to", "priors", "--tracking", uri, "--workers", 0)
     assert (second.code, second.line["changed"]) == (0, False)
     assert len(client.search_runs([client.get_experiment_by_name("facade").experiment_id])) == 5
 
@@ -107,7 +107,7 @@ def test_a_wrong_file_is_one_sentence(place: Path, facade: Callable, text: str, 
 @pytest.mark.usefixtures("place")
 def test_an_unknown_stage_is_one_sentence(facade: Callable) -> None:
     result = facade("run", "run.toml", "--to", "moon", "--tracking", "off")
-    assert (result.code, "known are index, extract, describe, calibrate, train, detect" in result.line["error"]) == (
+    assert (result.code, "known are index, extract, describe, priors, train, detect" in result.line["error"]) == (
         2,
         True,
     )

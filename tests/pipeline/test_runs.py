@@ -13,16 +13,18 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from pipeline import promotion
-from pipeline.cli import main
+from pipeline.cli.main import main
+from pipeline.comparison import promotion
+from pipeline.comparison.promotion import promote
+from pipeline.comparison.runs import run_named, side_of
 from pipeline.errors import FacadeError, UsageError
-from pipeline.evaluation import evaluate_images
-from pipeline.promotion import CANDIDATE, CHAMPION, promote, register_candidate
-from pipeline.registry import Store, Version, fetch_bundle, open_store
-from pipeline.runs import run_named, side_of
-from pipeline.scoring import HEADLINE, headline
-from pipeline.store import Manifest, Shard, StageFolder
-from pipeline.tracking import OFF, Run, open_run
+from pipeline.stages.evaluate.candidate import CANDIDATE, CHAMPION, register_candidate
+from pipeline.stages.evaluate.scores import HEADLINE, headline
+from pipeline.stages.evaluate.tables import evaluate_images
+from pipeline.storage.manifest import Manifest, Shard
+from pipeline.storage.stage_folder import StageFolder
+from pipeline.tracking.registry import Store, Version, fetch_bundle, open_store
+from pipeline.tracking.run_logger import OFF, Run, open_run
 from ssd import SSD, BackboneConfig, Bundle, ModelConfig, bundle_digest, preset, save_bundle
 
 from .noise import Noise, noisy
@@ -161,7 +163,7 @@ def test_others_are_listed_when_asked_for(called: Callable) -> None:
 
 
 def test_a_store_without_runs_is_told(called: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.registry.EXPERIMENT", "nobody's")
+    monkeypatch.setattr("pipeline.tracking.registry.EXPERIMENT", "nobody's")
     code, line, text = called("runs", "list")
     assert (code, line["runs"], "no run that was evaluated" in text) == (0, [], True)
 

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import FacadeError
-from pipeline.schemas import SCHEMAS, check_schema, conform, content_digest, empty_table, table_from_rows
+from pipeline.storage.schemas import SCHEMAS, check_schema, conform, content_digest, empty_table, table_from_rows
 
 ROW = {"image_id": "a/1.jpg", "uri": "/1.jpg", "stage": "index", "error": "BadInput", "message": "broken"}
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import BadInputError, FacadeError
-from pipeline.sources import list_photos, read_photo
+from pipeline.stages.detect.sources import list_photos, read_photo
 
 DATA = b"some bytes"
 

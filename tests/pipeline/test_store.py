@@ -8,8 +8,9 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import FacadeError
-from pipeline.schemas import table_from_rows
-from pipeline.store import Manifest, Shard, StageFolder
+from pipeline.storage.manifest import Manifest, Shard
+from pipeline.storage.schemas import table_from_rows
+from pipeline.storage.stage_folder import StageFolder
 
 ROW = {"boxes": 1, "dropped": [("window", 2)], "unknown_share": 0.5}
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from pipeline.synthetic import BUILDING_PARTS, NAMES, Drawing, DrawnBox, draw, write_dataset
+from pipeline.datasets.synthetic import BUILDING_PARTS, NAMES, Drawing, DrawnBox, draw, write_dataset
 
 # Drawn with numpy 2.4.6, Pillow 13.0.0 and scipy 1.17.1 on x86-64. If only the photos' digest changes, the look
 # changed and the truth still stands.

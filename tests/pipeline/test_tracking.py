@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from pipeline.errors import FacadeError
-from pipeline.images import decode_photo
-from pipeline.tracking import OFF, SERVED_COLUMNS, flatten, open_run
+from pipeline.imaging.image_io import decode_photo
+from pipeline.tracking.run_logger import OFF, SERVED_COLUMNS, flatten, open_run
 from ssd import SSD, BackboneConfig, Bundle, Detector, ModelConfig, load_bundle, preset, save_bundle
 
 
@@ -97,7 +97,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_series_has_a_value_an_epoch_but_where_there_is_none(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.tracking.METRICS", 2)  # several calls
+    monkeypatch.setattr("pipeline.tracking.run_logger.METRICS", 2)  # several calls
     rows = [
         {"epoch": 1, "train.loss": 4.0, "lr": 0.1},
         {"epoch": 2, "train.loss": math.nan, "lr": 0.1, "val.ap50.bow window (old)/new": 0.25},

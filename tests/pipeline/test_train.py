@@ -15,14 +15,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline import elsewhere, train
 from pipeline.config import resolve
 from pipeline.errors import FacadeError, UsageError
-from pipeline.stage import Outcome
-from pipeline.sweep import run_sweep, sweep_named
-from pipeline.training_data import Photos, gather
-from pipeline.training_data import _decoded as decoded
-from pipeline.training_plan import TrainConfig, decide
+from pipeline.execution.runner import Outcome
+from pipeline.stages.train import remote_training as elsewhere
+from pipeline.stages.train import stage as train
+from pipeline.stages.train.config import TrainConfig
+from pipeline.stages.train.data import Photos, gather
+from pipeline.stages.train.data import _decoded as decoded
+from pipeline.stages.train.plan import decide
+from pipeline.stages.train.sweep import run_sweep, sweep_named
 from ssd import load_bundle, load_task, read_history
 
 from ..conftest import Result, Workplace
@@ -110,7 +112,7 @@ def test_several_datasets_with_weights_and_classes_of_their_own(
 
 def test_priors_are_those_that_were_chosen(prepared: Prepared) -> None:
     place = prepared()
-    with pytest.raises(FacadeError, match=r"priors.json is not there; run `facade calibrate` first"):
+    with pytest.raises(FacadeError, match=r"priors.json is not there; run `facade priors` first"):
         trained(place, priors="chosen")
     with pytest.raises(UsageError, match=r"nowhere\.json"):
         trained(place, priors="nowhere.json")

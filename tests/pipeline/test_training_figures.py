@@ -9,8 +9,8 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pipeline.drawing import colour_of
-from pipeline.training_figures import draw_mosaic, draw_training
+from pipeline.imaging.drawing import colour_of
+from pipeline.stages.train.figures import draw_mosaic, draw_training
 from ssd import Target
 
 BOTH = ["losses.png", "precision.png"]

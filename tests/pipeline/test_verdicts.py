@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.verdicts import ERRORS, KINDS, costs, judge
+from pipeline.stages.evaluate.error_analysis import ERRORS, KINDS, costs, judge
 from ssd import DetectionRows, TruthRows, match_rows, voc_ap
 
 from .noise import noisy

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.verify import verify
+from pipeline.storage.verify import verify
 
 
 @pytest.fixture

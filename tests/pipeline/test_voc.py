@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from pipeline.annotations import TrueBoxes, read_annotation
-from pipeline.dataset import Card, card_named
+from pipeline.datasets.annotations import TrueBoxes, read_annotation
+from pipeline.datasets.card import Card, card_named
 from pipeline.errors import BadInputError
 
 VOC = Card.model_validate(

@@ -23,9 +23,9 @@ from ssd import (
     iou_xyxy,
     map_target,
     plan_augmentation,
-    resampling,
     resize_photo,
 )
+from ssd.augmentation import transforms as resampling
 
 LUMA = torch.tensor([0.299, 0.587, 0.114])
 STILL = replace(NO_AUGMENTATION, fill=(0.0, 0.0, 0.0))

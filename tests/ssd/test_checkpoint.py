@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ssd import SSD, BackboneConfig, Bundle, DecodeConfig, ModelConfig, bundle_digest, load_bundle, preset, save_bundle
-from ssd.checkpoint import MODEL_FILE, WEIGHTS_FILE
+from ssd.bundle import MODEL_FILE, WEIGHTS_FILE
 
 
 def bundle(seed: int = 0) -> Bundle:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import ssd.coco
+import ssd.metrics.coco
 from ssd import COCO_IOUS, DetectionRows, TruthRows, coco_ap
 
 from .test_metrics import detections_of, draw, draw_boxes, selected, truths_of
@@ -73,7 +73,7 @@ def draw_crowd(seed: int) -> tuple[DetectionRows, TruthRows]:
     return DetectionRows(at[near], labels[near], rng.integers(0, 200, 700) / 200, moved), truths
 
 
-def same(one: ssd.coco.CocoAps, other: ssd.coco.CocoAps) -> bool:
+def same(one: ssd.metrics.coco.CocoAps, other: ssd.metrics.coco.CocoAps) -> bool:
     return np.array_equal(one.by_iou, other.by_iou, equal_nan=True)
 
 
@@ -115,7 +115,7 @@ def test_neither_chunks_nor_the_order_of_images_matter(monkeypatch: pytest.Monke
         by_image = selected(drawn, np.argsort(drawn.images, kind="stable"))
         whole = coco_ap(drawn, truths, (2, 100))
         with monkeypatch.context() as patch:
-            patch.setattr(ssd.coco, "CHUNK", 3)
+            patch.setattr(ssd.metrics.coco, "CHUNK", 3)
             parts = coco_ap(by_image, truths, (2, 100))
         assert all(same(whole[limit], parts[limit]) for limit in (2, 100))
 

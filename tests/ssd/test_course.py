@@ -28,7 +28,7 @@ from ssd import (
     read_history,
     save_task,
 )
-from ssd.training import course as course_module
+from ssd.training import loop as course_module
 
 CONFIG = TrainConfig(epochs=3, batch=2, lr=1e-3, optimiser="adamw", ema=0.9, best_by="map")
 

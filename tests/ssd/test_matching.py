@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssd import BACKGROUND, IGNORED, Target, TargetBatch, iou_xyxy, match, matching, preset
+from ssd import BACKGROUND, IGNORED, Target, TargetBatch, iou_xyxy, match, preset
+from ssd.losses import matching
 
 from .samples import SIDE, boxes_inside, random_boxes, random_target, small_spec
 

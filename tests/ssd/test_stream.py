@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ssd import SSD, BackboneConfig, Bundle, Detections, Detector, ModelConfig, Read, Stream, best_batch, preset
-from ssd.stream import AHEAD, CPU_BATCH
+from ssd.inference.batch_size import CPU_BATCH
+from ssd.inference.stream import AHEAD
 
 
 class Echo:

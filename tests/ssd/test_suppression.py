@@ -9,8 +9,9 @@ import torch
 from torchvision.ops import batched_nms
 from torchvision.ops import nms as torchvision_nms
 
-from ssd import SSD, BackboneConfig, Bundle, ModelConfig, preset, save_bundle, suppression
-from ssd.suppression import nms, nms_of_labels, suppressed
+from ssd import SSD, BackboneConfig, Bundle, ModelConfig, preset, save_bundle
+from ssd import nms as suppression
+from ssd.nms import nms, nms_of_labels, suppressed
 
 from .samples import random_boxes
 

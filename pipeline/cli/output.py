@@ -1,0 +1,60 @@
+"""Command output: messages on stderr, one line of JSON on stdout, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from pipeline.errors import FacadeError, UsageError
+
+if TYPE_CHECKING:
+    from pipeline.execution.runner import Outcome
+
+
+__all__ = ["INTERRUPTED", "fail", "finish", "say"]
+
+INTERRUPTED = 130
+
+
+STOPPED = "stopped; run the same command again, it goes on from here."
+
+
+def finish(stage: str, command: Callable[[], Outcome | dict[str, Any]], debug: bool) -> None:
+    """Run a command to its line of JSON and its exit code."""
+    try:
+        result = command()
+    except (UsageError, FacadeError, OSError) as error:
+        if debug:
+            traceback.print_exc()
+        raise typer.Exit(fail(stage, _sentence(error), 2 if isinstance(error, UsageError) else 1)) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(fail(stage, STOPPED, INTERRUPTED)) from None
+    line = result if isinstance(result, dict) else asdict(result)
+    if line.get("changed") is False and not stage.startswith(("verify", "model", "runs")):
+        say(f"{stage}: nothing to do, the tables are up to date")
+    print(json.dumps(line), flush=True)  # noqa: T201 - the one line that programs read
+
+
+def fail(stage: str, sentence: str, code: int) -> int:
+    """Say what is wrong, to people and to programs; return the exit code."""
+    say(f"error: {sentence}")
+    print(json.dumps({"stage": stage, "changed": False, "error": sentence}), flush=True)  # noqa: T201
+    return code
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror or error}; check that it exists and may be used, then run the command again."
+    return str(error)
+
+
+def say(line: str) -> None:
+    """Tell people a line."""
+    print(line, file=sys.stderr, flush=True)  # noqa: T201 - the command line is what prints

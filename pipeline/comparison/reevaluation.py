@@ -1,0 +1,52 @@
+"""The champion on photos that it was not judged on before: found and judged as its challenger was, in WORK/champion."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+from pipeline.errors import FacadeError
+from pipeline.execution.runner import Context
+from pipeline.stages.detect import stage as detect
+from pipeline.stages.detect.config import DetectConfig
+from pipeline.stages.detect.inference import bundle_finder
+from pipeline.stages.detect.job import HELD_OUT, Job
+from pipeline.stages.detect.stage import ABOUT
+from pipeline.stages.evaluate import stage as evaluate
+from pipeline.stages.evaluate.candidate import CANDIDATE, CHAMPION, EVALUATED, TEST
+from pipeline.stages.evaluate.stage import EvaluateConfig
+from pipeline.storage.stage_folder import StageFolder
+from pipeline.tracking.registry import Store, fetch_bundle
+
+__all__ = ["judge_champion"]
+
+FOLDER: Final = "champion"
+
+
+def judge_champion(context: Context, store: Store, name: str) -> None:
+    """Judge the champion on the truths of this work folder, if the candidate was judged on them and it was not."""
+    candidate, champion = (store.version(name, alias) for alias in (CANDIDATE, CHAMPION))
+    if candidate is None or champion is None or candidate.number == champion.number:
+        return
+    if candidate.tags.get(TEST) == champion.tags.get(TEST):
+        return
+    own = context.folder("evaluate").require_manifest()
+    if candidate.tags.get(EVALUATED) != own.digest:
+        raise FacadeError(
+            f"{context.work} holds no evaluation of the candidate, version {candidate.number} of {name}; name the work "
+            "folder where it was judged, or judge it here."
+        )
+    context.say(f"model promote: the champion was judged on other truths, and is now judged on those of {context.work}")
+    config, place = EvaluateConfig(**own.settings["evaluate"]), context.work / FOLDER
+    _find(context, config, f"models:/{name}/{champion.number}", place)
+    evaluate.run(context, config.model_copy(update={"detections": str(place / "detect")}), place / "evaluate")
+
+
+def _find(context: Context, judged: EvaluateConfig, model: str, place: Path) -> None:
+    """Find with a model what its challenger was judged by, in the same photos with the same settings."""
+    theirs = StageFolder(context.work, "detect", place=Path(judged.detections) if judged.detections else None)
+    settings, about = theirs.require_manifest().settings, json.loads((theirs.path / ABOUT).read_bytes())
+    finder = bundle_finder(fetch_bundle(model, context.tracking, place / "_model"), chooses=False)
+    job = Job(str(context.work), finder, place / "detect", about.get("split", HELD_OUT), anew=True)
+    detect.run(context, DetectConfig(**settings["detect"]), job)

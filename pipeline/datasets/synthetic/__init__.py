@@ -1,0 +1,7 @@
+"""Street photos drawn from a seed, with exact boxes and masks: data whose truth is known by construction."""
+
+from pipeline.datasets.synthetic.canvas import BUILDING_PARTS, NAMES
+from pipeline.datasets.synthetic.dataset import write_dataset
+from pipeline.datasets.synthetic.scene import Drawing, DrawnBox, DrawnBuilding, draw
+
+__all__ = ["BUILDING_PARTS", "NAMES", "Drawing", "DrawnBox", "DrawnBuilding", "draw", "write_dataset"]

@@ -1,0 +1,121 @@
+"""A folder of drawings in the form in which an annotated dataset comes."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from pipeline.datasets.synthetic.scene import Drawing, draw
+from pipeline.errors import UsageError
+from pipeline.storage.files import write_bytes
+
+CLASSES: tuple[str, ...] = ("building", "window", "door")
+STRIDE = 1_000_003  # image i of seed s is drawn from s * STRIDE + i, so that seeds do not share images
+# fmt: off
+PALETTE = (
+    0, 0, 0, 160, 120, 90, 0, 80, 255, 255, 170, 0, 128, 0, 255, 170, 0, 0,
+    110, 200, 255, 120, 120, 120, 0, 170, 0, 255, 255, 0, 255, 0, 170,
+)
+# fmt: on
+
+
+def write_dataset(
+    folder: Path,
+    count: int,
+    seed: int = 0,
+    width: int = 640,
+    height: int = 480,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Write photos, masks, boxes and truth of `count` drawings; what is already there is left alone.
+
+    `progress` is called with the number of drawings that are complete, after each one.
+    """
+    for part in ("photos", "masks", "boxes"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    _write(folder / "classes.txt", "".join(f"{name}\n" for name in CLASSES).encode())
+    truth = _read_truth(folder / "truth.jsonl")
+    known = len(truth)
+    try:
+        for index in range(count):
+            name, image_seed = f"facade_{index:05d}", seed * STRIDE + index
+            _check(truth.get(name), folder, image_seed, width, height)
+            if name not in truth or not all(path.exists() for path in _paths(folder, name)):
+                truth[name] = _write_one(folder, name, draw(image_seed, width, height))
+            if progress is not None:
+                progress(index + 1)
+    finally:  # an interrupted call must not have to draw again what it wrote
+        if len(truth) != known:
+            _write_truth(folder / "truth.jsonl", truth)
+
+
+def yolo_lines(drawing: Drawing) -> str:
+    """Return the boxes as YOLO text: class cx cy w h, shares of the image that give back each integer pixel."""
+    height, width = drawing.mask.shape
+    lines = []
+    for box in drawing.boxes:
+        across, down = (box.xmin + box.xmax) / 2 / width, (box.ymin + box.ymax) / 2 / height
+        wide, tall = (box.xmax - box.xmin) / width, (box.ymax - box.ymin) / height
+        lines.append(f"{CLASSES.index(box.label)} {across:.8f} {down:.8f} {wide:.8f} {tall:.8f}\n")
+    return "".join(lines)
+
+
+def _paths(folder: Path, name: str) -> tuple[Path, Path, Path]:
+    return folder / f"photos/{name}.jpg", folder / f"masks/{name}.png", folder / f"boxes/{name}.txt"
+
+
+def _check(line: dict[str, Any] | None, folder: Path, seed: int, width: int, height: int) -> None:
+    if line is not None and (line["seed"], line["width"], line["height"]) != (seed, width, height):
+        raise UsageError(
+            f"{folder / 'truth.jsonl'}: {line['name']} was drawn from seed {line['seed']} at {line['width']}x"
+            f"{line['height']}, not from seed {seed} at {width}x{height}; give another folder or the same numbers."
+        )
+
+
+def _write_one(folder: Path, name: str, drawing: Drawing) -> dict[str, Any]:
+    photo, mask, boxes = _paths(folder, name)
+    _write(photo, _jpeg(drawing))
+    _write(mask, _png(drawing))
+    _write(boxes, yolo_lines(drawing).encode())
+    height, width = drawing.mask.shape
+    line = {"name": name, "seed": drawing.seed, "width": width, "height": height}
+    return line | {
+        "buildings": [asdict(building) for building in drawing.buildings],
+        "boxes": [asdict(box) for box in drawing.boxes],
+    }
+
+
+def _jpeg(drawing: Drawing) -> bytes:
+    file = BytesIO()
+    Image.fromarray(drawing.photo).save(file, "JPEG", quality=drawing.jpeg_quality)
+    return file.getvalue()
+
+
+def _png(drawing: Drawing) -> bytes:
+    file = BytesIO()
+    picture = Image.fromarray(drawing.mask)
+    picture.putpalette(PALETTE)
+    picture.save(file, "PNG", compress_level=2)
+    return file.getvalue()
+
+
+def _read_truth(path: Path) -> dict[str, dict[str, Any]]:
+    if not path.exists():
+        return {}
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return {line["name"]: line for line in lines}
+
+
+def _write_truth(path: Path, truth: dict[str, dict[str, Any]]) -> None:
+    lines = [json.dumps(truth[name]) + "\n" for name in sorted(truth)]
+    _write(path, "".join(lines).encode(), again=True)
+
+
+def _write(path: Path, data: bytes, again: bool = False) -> None:
+    """Write a file unless it is there."""
+    if again or not path.exists():
+        write_bytes(path, data)

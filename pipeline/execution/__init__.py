@@ -1,0 +1,1 @@
+"""How a stage is executed: shards, worker processes, progress, retries, and the commit of its tables."""

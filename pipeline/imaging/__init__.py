@@ -1,0 +1,1 @@
+"""Pixels: reading photos, drawing boxes, plotting figures."""

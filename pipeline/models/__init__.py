@@ -1,0 +1,1 @@
+"""Model bundles on disk: reading, importing, exporting, and their operating points."""

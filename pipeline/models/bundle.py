@@ -1,0 +1,107 @@
+"""A bundle that a user named: opened or refused in one sentence, and told what it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline.config import read_text
+from pipeline.errors import FacadeError, UsageError
+from ssd import Bundle, bundle_digest, load_bundle
+from ssd.bundle import MODEL_FILE
+
+__all__ = ["CARD_FILE", "facts_of", "has_learnt_from_all", "open_bundle", "photos_rule", "text_of", "told"]
+
+CARD_FILE: Final = "card.md"
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Return a bundle that a user named, or say in one sentence why it cannot be used."""
+    if not (folder / MODEL_FILE).is_file():
+        advice = "name a folder as `facade model import` writes them"
+        raise FacadeError(f"{folder} is no bundle, there is no {MODEL_FILE} in it; {advice}.")
+    with told():
+        return load_bundle(folder)
+
+
+@contextmanager
+def told(where: str = "") -> Iterator[None]:
+    """Turn what the detector refuses into a sentence for the user."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise FacadeError(f"{where}: {_one_line(error)}" if where else _one_line(error)) from error
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """Return what a bundle is, its weights checked, as what `json.dumps` takes."""
+    bundle = open_bundle(folder)
+    config, model = bundle.model.config, bundle.model
+    priors = config.priors
+    return {
+        "bundle": str(folder),
+        "backbone": {**config.to_json()["backbone"], "maps": list(model.backbone.names)},
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "bytes": sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
+        "input_size": list(priors.input_size),
+        "photos": photos_rule(folder),
+        "classes": list(config.classes),
+        "priors": {"name": priors.name, "count": priors.count, "counts_per_map": list(priors.counts_per_map)},
+        "mean": list(config.mean),
+        "std": list(config.std),
+        "decode": asdict(bundle.decode),
+        "trained": dict(bundle.trained),
+        "digest": bundle_digest(folder),
+    }
+
+
+def has_learnt_from_all(trained: Mapping[str, Any]) -> bool:
+    """Return whether nothing was kept back from a training, so that no photo can tell how good it is."""
+    return set(trained.get("data", {}).get("photos", {})) == {"train"}
+
+
+def photos_rule(folder: Path) -> dict[str, str]:
+    """Return how photos are brought to the input of a bundle that could be opened."""
+    rule: dict[str, str] = json.loads(read_text(folder / MODEL_FILE))["photos"]
+    return rule
+
+
+def text_of(found: Mapping[str, Any]) -> str:
+    """Return facts as people read them, a line each."""
+    backbone, priors, (height, width) = found["backbone"], found["priors"], found["input_size"]
+    fusion = f", fusion {backbone['fusion']}" if backbone["fusion"] else ""
+    trained = list(_flat(found["trained"])) or ["nothing is known"]
+    lines = {
+        "backbone": f"{backbone['name']}, layout {backbone['layout']}{fusion}, maps {' '.join(backbone['maps'])}",
+        "parameters": f"{found['parameters']:,}, {found['bytes'] / 1e6:.1f} MB on disk",
+        "input": f"{height} high, {width} wide, {found['photos']['channels']}, {found['photos']['resize']}",
+        "classes": f"{len(found['classes'])}: {', '.join(found['classes'])}",
+        "priors": f"{priors['name']}, {priors['count']}: {' + '.join(map(str, priors['counts_per_map']))}",
+        "normalised": f"mean {_numbers(found['mean'])}, std {_numbers(found['std'])}, of 0 to 1",
+        "decoded": ", ".join(f"{key} {'none' if value is None else value}" for key, value in found["decode"].items()),
+        "trained": f"\n{'':14s}".join(trained),
+        "digest": found["digest"],
+    }
+    return "\n".join([found["bundle"], *(f"  {key:11s} {value}" for key, value in lines.items())])
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}.")
+        elif value not in ([], None, ""):
+            yield f"{above}{key} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

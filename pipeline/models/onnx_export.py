@@ -1,0 +1,178 @@
+"""`model export`: a bundle as ONNX, judged against PyTorch, and beside it what else it takes to detect with it.
+
+`model.onnx` is the raw network: normalised images in, offsets and logits of every prior out. `detector.json` has the
+rest, priors written out, so that a few lines in any language make detections of them; README.md has these lines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from pipeline.errors import FacadeError
+from pipeline.models.bundle import open_bundle, photos_rule
+from pipeline.storage.files import cannot_write
+from ssd import SSD, Bundle, Detector, bundle_digest
+from ssd.box_coder import MOST_GROWTH
+from ssd.bundle import write_folder
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["NETWORK_FILE", "SIDE_FILE", "detector_json", "export_model", "largest_difference", "to_onnx"]
+
+FORMAT = 1
+NETWORK_FILE, SIDE_FILE = "model.onnx", "detector.json"
+NEEDS = ("onnx", "onnxruntime", "onnxscript")
+INPUT, OUTPUTS = "images", ("offsets", "logits")
+# Batches to judge on: the one that is a special case everywhere, and one that nothing was traced with.
+BATCHES, TRACED = (1, 3), 2
+MOST_DIFFERENCE = 1e-3
+# Torch's own, from torch's own code; what it says is no concern of who exports.
+KNOWN_WARNINGS = r"`isinstance\(treespec, LeafSpec\)` is deprecated"
+ERRORS_ONLY = 3  # of onnxruntime's levels: it warns of what machines have not, such as GPUs
+
+
+def export_model(folder: Path, out: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """Write a bundle as ONNX with what belongs to it, at one stroke; return how far it is from PyTorch."""
+    _check_packages()
+    _check_place(out)
+    bundle = open_bundle(folder)
+    say(f"model export: translating {folder}; this takes a while")
+    network = to_onnx(bundle)
+    difference = largest_difference(network, bundle.model)
+    if not difference <= MOST_DIFFERENCE:
+        raise FacadeError(
+            f"the ONNX network is not {folder}: its outputs differ by {difference:.1e} of their scale from PyTorch's, "
+            f"{MOST_DIFFERENCE:.0e} at most; nothing was written, try other versions of {', '.join(NEEDS)}."
+        )
+    beside = detector_json(bundle, bundle_digest(folder), photos_rule(folder))
+    beside["network"] = {"file": NETWORK_FILE, "sha256": _sha256(network), "input": INPUT, "outputs": list(OUTPUTS)}
+    try:
+        write_folder(out, {NETWORK_FILE: network, SIDE_FILE: (json.dumps(beside) + "\n").encode()})
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    say(f"model export: {out / NETWORK_FILE} ({len(network) / 1e6:.1f} MB) and {out / SIDE_FILE}")
+    say(f"model export: differs from PyTorch by at most {difference:.1e} of the outputs' scale, batches of 1 and 3")
+    outputs = {"network": str(out / NETWORK_FILE), "detector": str(out / SIDE_FILE), "bytes": len(network)}
+    return {"changed": True, "outputs": outputs, "digest": _sha256(network), "largest_difference": difference}
+
+
+def to_onnx(bundle: Bundle) -> bytes:
+    """Return the network as ONNX, for batches of any size, without a trace of where it was made."""
+    model = _quick_to_translate(bundle)
+    images = torch.zeros(TRACED, 3, *model.config.priors.input_size)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=KNOWN_WARNINGS, category=FutureWarning)
+            program = torch.onnx.export(
+                model,
+                (images,),
+                dynamo=True,
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+                dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FacadeError(
+            f"torch cannot translate the network ({reason}); try other versions of onnxscript."
+        ) from error
+    assert program is not None
+    proto: onnx.ModelProto = program.model_proto
+    _forget_where(proto)
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
+def largest_difference(network: bytes, model: SSD) -> float:
+    """Return how far ONNX is from PyTorch at worst, in shares of the largest value of the same output."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(0)
+    worst = []
+    for batch in BATCHES:
+        size = (batch, 3, *model.config.priors.input_size)
+        images = model.normalise(torch.randint(0, 256, size, generator=generator).float())
+        with torch.inference_mode():
+            expected = [output.numpy() for output in model(images)]
+        for mine, theirs in zip(session.run(list(OUTPUTS), {INPUT: images.numpy()}), expected, strict=True):
+            worst.append(float(np.abs(mine - theirs).max() / np.abs(theirs).max()))
+    return float(np.max(worst))  # nan stays nan, and is no agreement
+
+
+def detector_json(bundle: Bundle, digest: str, photos: dict[str, str]) -> dict[str, Any]:
+    """Return what turns a photo into the network's input, and its outputs into detections."""
+    config = bundle.model.config
+    return {
+        "format": FORMAT,
+        "bundle": digest,
+        "input_size": list(config.priors.input_size),
+        "photos": photos,
+        "mean": list(config.mean),
+        "std": list(config.std),
+        "classes": ["background", *config.classes],
+        "variances": list(config.priors.variances),
+        "most_growth": MOST_GROWTH,
+        "decode": asdict(bundle.decode),
+        "priors": config.priors.to_json(),
+        "priors_cxcywh": _shortest(config.priors.priors_cxcywh().numpy()),
+    }
+
+
+def _shortest(numbers: np.ndarray[Any, np.dtype[np.float32]]) -> list[list[float]]:
+    """Return rows of float32 as the shortest numbers that become the same float32 again."""
+    return [[float(str(number)) for number in row] for row in numbers]
+
+
+def _quick_to_translate(bundle: Bundle) -> SSD:
+    """Return the network as the detector runs it, batch norms folded, and with nothing done in place.
+
+    Batch norms as such, and ReLU6 in place, are what the translator of torch is slowest at.
+    """
+    model: SSD = Detector(bundle, bfloat16=False).model
+    model = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    for module in model.modules():
+        if isinstance(module, torch.nn.ReLU6):
+            module.inplace = False
+    return model
+
+
+def _forget_where(proto: onnx.ModelProto) -> None:
+    """Take out the notes of the exporter: lines and paths of this machine's Python files."""
+    del proto.metadata_props[:]
+    graph = proto.graph
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
+
+
+def _check_packages() -> None:
+    missing = [name for name in NEEDS if find_spec(name) is None]
+    if missing:
+        raise FacadeError(f"to export, {', '.join(missing)} must be installed: `pip install {' '.join(NEEDS)}`.")
+
+
+def _check_place(out: Path) -> None:
+    """Refuse to take the place of anything but an earlier export."""
+    if not out.exists() and not out.is_symlink():
+        return
+    others = sorted({file.name for file in out.iterdir()} - {NETWORK_FILE, SIDE_FILE}) if out.is_dir() else [out.name]
+    if others:
+        raise FacadeError(f"{out} is there and no earlier export ({others[0]} is in the way); name another folder.")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,1 @@
+"""`detect`: reads photos and a model bundle, writes the tables `photos` and `detections`."""

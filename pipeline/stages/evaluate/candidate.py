@@ -1,0 +1,87 @@
+"""Register an evaluated bundle as the candidate version of a registered model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from pipeline.stages.evaluate.record import Judgement
+from pipeline.stages.evaluate.scores import ALL, headline
+from pipeline.storage.stage_folder import StageFolder
+from pipeline.tracking.registry import Store, Version, open_store
+from pipeline.tracking.run_logger import OFF
+from ssd import bundle_digest
+from ssd.bundle import MODEL_FILE
+
+__all__ = ["CANDIDATE", "CHAMPION", "EVALUATED", "NAME", "TEST", "register_candidate"]
+
+NAME: Final = "facade"
+
+
+CANDIDATE: Final = "candidate"
+
+
+CHAMPION: Final = "champion"
+
+
+# Tags of a version: the bundle's digest, the evaluation's and that of its test truths, and the headline's figures.
+BUNDLE: Final = "facade.bundle"
+
+
+EVALUATED: Final = "facade.evaluated"
+
+
+TEST: Final = "facade.test"
+
+
+def register_candidate(
+    tracking: str | None, bundle: Path, evaluated: StageFolder, say: Callable[[str], None], name: str = NAME
+) -> Version | None:
+    """Return the version that a bundle has after its evaluation, now the candidate; the same bundle makes no second.
+
+    The champion, evaluated again on other photos, gets their figures and stays what it is. A bundle that no run of this
+    store has logged becomes none, nor does one that was judged on photos it learnt from alone.
+    """
+    own = Judgement(*(evaluated.read(table) for table in ("judged", "verdicts", "truths")))
+    if tracking == OFF or not own.speaks:
+        return None
+    store, digest = open_store(tracking), bundle_digest(bundle)
+    tags = {BUNDLE: digest, **_tags(own, evaluated)}
+    version = next((one for one in store.versions(name) if one.tags.get(BUNDLE) == digest), None)
+    if version is not None:
+        store.tag_version(version, tags)
+    elif (version := _added(store, bundle, digest, name, tags)) is None:
+        say(f"evaluate: no run of this MLflow has trained {bundle}, so that it becomes no version of {name}")
+        return None
+    _name(store, version, say)
+    return version
+
+
+def _name(store: Store, version: Version, say: Callable[[str], None]) -> None:
+    """Make a version the candidate, if it is not the champion."""
+    champion, told = store.version(version.name, CHAMPION), f"version {version.number} of {version.name}"
+    if champion is not None and champion.number == version.number:
+        say(f"evaluate: {told} is the champion, now with these figures")
+        return
+    store.name_version(version, CANDIDATE)
+    say(f"evaluate: {told} is the candidate; `facade model promote` judges it")
+
+
+def _added(store: Store, bundle: Path, digest: str, name: str, tags: Mapping[str, str]) -> Version | None:
+    """Return a new version made of the model that the bundle's training run has logged, if that is this bundle."""
+    run_id = json.loads((bundle / MODEL_FILE).read_bytes()).get("trained", {}).get("run_id")
+    run = store.run(run_id or "")
+    if run is None or run.tags.get("digest") != digest:
+        return None
+    return store.add_version(name, run.run_id, tags)
+
+
+def _tags(own: Judgement, evaluated: StageFolder) -> dict[str, str]:
+    """Return what an evaluation says of a version."""
+    tags = {EVALUATED: evaluated.require_manifest().digest, TEST: own.digest, "facade.split": own.split}
+    row = headline(evaluated.read("scores").to_pylist(), own.split).get(ALL)
+    figures = {"map": "value", "map.low": "low", "map.high": "high"}
+    known = {name: row[key] for name, key in figures.items() if row is not None and row[key] is not None}
+    return tags | {f"facade.{name}": f"{value:.6f}" for name, value in known.items()}

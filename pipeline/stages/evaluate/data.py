@@ -1,0 +1,155 @@
+"""What was found beside what is true: the tables of `detect` and of a work folder, joined by image, as flat rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.datasets.labels import class_order
+from pipeline.errors import FacadeError
+from pipeline.storage.schemas import COORDINATES
+from pipeline.storage.stage_folder import StageFolder
+from ssd import DetectionRows, TruthRows
+
+__all__ = ["Judged", "join", "judged_images"]
+
+IMAGE_COLUMNS: Final = ("image_id", "uri", "dataset", "split", "width", "height", "labelled")
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Photos with their detections and their truths; rows name photos by number.
+
+    Attributes:
+        images: a row a photo, in the order of the numbers: image_id, uri, dataset, split, width, height.
+        classes: what is judged, in the order of the labels from 1.
+        detections: what was found.
+        detection_ids: (N,) of each detection.
+        truths: what is true.
+        box_ids: (G,) of each truth.
+    """
+
+    images: pa.Table
+    classes: tuple[str, ...]
+    detections: DetectionRows
+    detection_ids: pa.Array
+    truths: TruthRows
+    box_ids: pa.Array
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """Return a column of the photos."""
+        values: npt.NDArray[Any] = self.images[name].to_numpy()
+        return values
+
+    def of_images(self, wanted: Bools) -> Judged:
+        """Return some photos with what belongs to them, numbered anew."""
+        numbers = np.cumsum(wanted) - 1
+        found, true = (wanted[rows.images] for rows in (self.detections, self.truths))
+        labelled = None if self.truths.labelled is None else self.truths.labelled[wanted]
+        return Judged(
+            self.images.filter(pa.array(wanted)),
+            self.classes,
+            _found_rows(self.detections, found, numbers),
+            self.detection_ids.filter(pa.array(found)),
+            _true_rows(self.truths, true, numbers, labelled),
+            self.box_ids.filter(pa.array(true)),
+        )
+
+    def of_split(self, split: str) -> Judged:
+        """Return the photos of a split."""
+        return self.of_images(self.column("split") == split)
+
+
+def judged_images(detect: StageFolder, index: StageFolder, extract: StageFolder) -> tuple[pa.Table, int, int]:
+    """Return the photos that were looked at and have truth, by id.
+
+    And how many were looked at and have none, and how many of the same datasets and splits have truth and were rejected
+    or not looked at.
+    """
+    photos = detect.read("photos", columns=["image_id", "status"])
+    done = photos["image_id"].filter(pc.equal(photos["status"], "done"))
+    read = extract.read("extracts", columns=["image_id"])["image_id"]
+    every = index.read("images", columns=list(IMAGE_COLUMNS))
+    every = every.filter(pc.is_in(every["image_id"], read))
+    images = every.filter(pc.is_in(every["image_id"], done))
+    if not len(images):
+        ours, theirs = (column[0].as_py() if len(column) else "nothing" for column in (done, read))
+        raise FacadeError(
+            f"no photo of {detect.path} has truth in {index.work}: its ids are like {ours!r}, those with truth like "
+            f"{theirs!r}; find in the work folder itself, with `facade detect {index.work}`."
+        )
+    alike = pc.and_(*(pc.is_in(every[name], pc.unique(images[name])) for name in ("dataset", "split")))
+    return images.sort_by("image_id"), len(done) - len(images), pc.sum(alike).as_py() - len(images)
+
+
+def join(images: pa.Table, detect: StageFolder, extract: StageFolder, known: Sequence[str]) -> Judged:
+    """Return some photos with their detections and truths, of the classes that they label and the model knows."""
+    labels = {label for row in pc.unique(pc.list_flatten(images["labelled"])).to_pylist() for label in [row]}
+    classes = class_order(label for label in labels if not known or label in known)
+    if not classes:
+        told = f"{', '.join(sorted(labels))}, not {', '.join(sorted(known))}"
+        raise FacadeError(f"the photos are labelled with {told}, which the model finds; name datasets that share one.")
+    found = _rows(detect.read("detections"), images, classes)
+    true = _rows(extract.read("boxes"), images, classes)
+    ignore = _flags(true.table, "ignore") | _flags(true.table, "difficult")
+    labelled = np.ones((len(images), 1 + len(classes)), np.bool_)
+    for number, label in enumerate(classes, start=1):
+        labelled[:, number] = [label in own for own in images["labelled"].to_pylist()]
+    kept = labelled[true.images, true.labels] | ignore
+    truths = TruthRows(true.images, true.labels, true.boxes, 1 + len(classes), ignore, None)
+    truths = _true_rows(truths, kept, np.arange(len(images)), labelled)
+    scores = found.table["score"].to_numpy()
+    return Judged(
+        images,
+        classes,
+        DetectionRows(found.images, found.labels, scores, found.boxes),
+        found.table["detection_id"].combine_chunks(),
+        truths,
+        true.table["box_id"].combine_chunks().filter(pa.array(kept)),
+    )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of a table that are of some photos and classes."""
+
+    table: pa.Table
+    images: Ints
+    labels: Ints
+    boxes: npt.NDArray[np.float32]
+
+
+def _rows(table: pa.Table, images: pa.Table, classes: Sequence[str]) -> _Rows:
+    numbers = pc.index_in(table["image_id"], images["image_id"].combine_chunks())
+    labels = pc.index_in(table["label"], pa.array(classes, pa.string()))
+    kept = pc.and_(pc.is_valid(numbers), pc.is_valid(labels))
+    table = table.filter(kept)
+    boxes = [table[name].to_numpy() for name in COORDINATES]
+    return _Rows(
+        table,
+        numbers.filter(kept).to_numpy().astype(np.int64),
+        1 + labels.filter(kept).to_numpy().astype(np.int64),
+        np.stack(boxes, axis=1).astype(np.float32),
+    )
+
+
+def _flags(table: pa.Table, name: str) -> Bools:
+    return np.asarray(table[name].to_numpy(), np.bool_)
+
+
+def _found_rows(rows: DetectionRows, kept: Bools, numbers: Ints) -> DetectionRows:
+    return DetectionRows(numbers[rows.images[kept]], rows.labels[kept], rows.scores[kept], rows.boxes[kept])
+
+
+def _true_rows(rows: TruthRows, kept: Bools, numbers: Ints, labelled: Bools | None) -> TruthRows:
+    ignore = None if rows.ignore is None else rows.ignore[kept]
+    return TruthRows(numbers[rows.images[kept]], rows.labels[kept], rows.boxes[kept], rows.classes, ignore, labelled)

@@ -1,0 +1,1 @@
+"""`extract`: reads `images` and annotations, writes the `boxes` table."""

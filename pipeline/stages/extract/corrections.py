@@ -1,0 +1,107 @@
+"""Labels that a person found to be wrong: their boxes are ignored, in training and in judging.
+
+The file is WORK/corrections.csv, in force as long as it is there: a copy of `suspects.csv` of `evaluate` less the rows
+that are no faults, or any CSV with image_id, label, xmin, ymin, xmax, ymax. Where a row's box is one of the label's,
+that one is ignored; where it is none, there is one to ignore now. So there is for `found_label`, if that is another.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.config import read_text
+from pipeline.errors import UsageError
+from pipeline.storage.schemas import COORDINATES
+
+__all__ = ["CORRECTIONS", "Correction", "check_corrections", "corrected", "read_corrections"]
+
+CORRECTIONS: Final = "corrections.csv"
+SAME: Final = 0.9  # IoU from which on a correction's box is the label's own: it went through text
+NAMES: Final = ("image_id", "label", *COORDINATES)
+
+Correction = Mapping[str, Any]
+
+
+def read_corrections(path: Path) -> dict[str, list[Correction]]:
+    """Return the corrections of a file by image."""
+    found: dict[str, list[Correction]] = {}
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    if absent := [name for name in NAMES if name not in (reader.fieldnames or ())]:
+        raise UsageError(f"{path} has no column {absent[0]}; corrections have {', '.join(NAMES)}.")
+    try:
+        for row in reader:
+            found.setdefault(row["image_id"], []).extend(_corrections(path, reader.line_num, row))
+    except csv.Error as error:
+        raise UsageError(f"{path}: line {reader.line_num} cannot be read ({error}); mend it.") from None
+    return found
+
+
+def check_corrections(
+    path: Path, corrections: Mapping[str, Sequence[Correction]], images: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Refuse what an image's annotation could not show: another label, a box that is not in the photo."""
+    for name in sorted(corrections.keys() & images.keys()):
+        image = images[name]
+        for one in corrections[name]:
+            if one["label"] not in image["labelled"]:
+                told = ", ".join(image["labelled"])
+                raise UsageError(f"{path}: {name} has no label {one['label']!r}, it has {told}; mend that row.")
+            if one["xmin"] >= image["width"] or one["ymin"] >= image["height"] or min(one["xmax"], one["ymax"]) <= 0:
+                raise UsageError(f"{path}: a box of {name} lies outside its {image['width']}x{image['height']} pixels.")
+
+
+def _corrections(path: Path, line: int, row: Mapping[str, str]) -> list[Correction]:
+    """Return what a row says: of its label, and of what was found in its place."""
+    try:
+        box = {name: float(row[name]) for name in COORDINATES}
+    except (TypeError, ValueError):
+        raise UsageError(f"{path}: line {line} has a coordinate that is no number; mend it or take it out.") from None
+    if not all(map(math.isfinite, box.values())) or box["xmin"] >= box["xmax"] or box["ymin"] >= box["ymax"]:
+        raise UsageError(f"{path}: line {line} has a box without area; mend it or take it out.")
+    return [{"label": label, **box} for label in dict.fromkeys((row["label"], row.get("found_label") or row["label"]))]
+
+
+def corrected(boxes: pa.Table, row: Mapping[str, Any], corrections: Sequence[Correction]) -> pa.Table:
+    """Return the `boxes` rows of an image with its corrections."""
+    if not corrections:
+        return boxes
+    rows = boxes.to_pylist()
+    for one in corrections:
+        own = max((box for box in rows if box["label"] == one["label"]), key=lambda box: _iou(box, one), default=None)
+        if own is not None and _iou(own, one) >= SAME:
+            own["ignore"] = True
+        else:
+            rows.append(_new_box(row, one, len(rows)))
+    return pa.Table.from_pylist(rows, schema=boxes.schema)
+
+
+def _new_box(row: Mapping[str, Any], one: Correction, rank: int) -> dict[str, Any]:
+    limits = {"xmin": row["width"], "xmax": row["width"], "ymin": row["height"], "ymax": row["height"]}
+    box = {name: min(max(float(np.float32(one[name])), 0.0), float(limits[name])) for name in COORDINATES}
+    truncated = box["xmin"] <= 0 or box["ymin"] <= 0 or box["xmax"] >= row["width"] or box["ymax"] >= row["height"]
+    flags = {"truncated": truncated, "difficult": False, "ignore": True, "area_px": None, "suspect": None}
+    return {
+        "box_id": f"{row['image_id']}#{rank}",
+        "image_id": row["image_id"],
+        "label": one["label"],
+        **box,
+        **flags,
+        "source": "correction",
+        "recipe": "correction",
+    }
+
+
+def _iou(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    width = min(one["xmax"], other["xmax"]) - max(one["xmin"], other["xmin"])
+    height = min(one["ymax"], other["ymax"]) - max(one["ymin"], other["ymin"])
+    both = max(width, 0) * max(height, 0)
+    areas = sum((box["xmax"] - box["xmin"]) * (box["ymax"] - box["ymin"]) for box in (one, other))
+    return float(both / max(areas - both, 1e-9))

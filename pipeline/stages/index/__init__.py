@@ -1,0 +1,1 @@
+"""`index`: reads a dataset card and its folder, writes the `images` table."""

@@ -1,0 +1,1 @@
+"""`priors`: reads `images`, `boxes` and histograms, writes prior boxes to `priors.json`."""

@@ -1,0 +1,1 @@
+"""`report`: reads the tables of all other stages, writes one HTML page."""

@@ -1,0 +1,97 @@
+"""`report`: one page of everything that a work folder has come to, to look at, to send, and to keep.
+
+The page needs nothing but itself, and the same tables give the same page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import Field
+
+from pipeline.config import Settings
+from pipeline.execution.runner import Context, Outcome
+from pipeline.stages.report import dataset_sections as report_dataset
+from pipeline.stages.report import result_sections as report_results
+from pipeline.stages.report.html import Limit, page
+from pipeline.stages.report.work_folder import REPORTED, WorkFolder
+from pipeline.storage.files import write_bytes
+from pipeline.storage.lock import locked
+from pipeline.tracking.run_logger import open_run
+
+__all__ = ["NAME", "ReportConfig", "report_page", "run"]
+
+NAME: Final = "report"
+FILE: Final = "index.html"
+SHEETS: Final = 0.62  # of the page's bytes, before they are written as letters, which takes a third more
+
+
+class ReportConfig(Settings):
+    """How the page looks.
+
+    Attributes:
+        title: of the page; the work folder's name by default.
+        width: sheets of photos are made no wider than this, in pixels.
+        megabytes: of the page, about; the more sheets there are, the smaller they become.
+    """
+
+    title: str | None = None
+    width: int = Field(default=1400, ge=100)
+    megabytes: float = Field(default=6.0, gt=0)
+
+
+def report_page(work: WorkFolder, config: ReportConfig) -> str:
+    """Return the page of a work folder."""
+    limit = Limit(config.width, round(SHEETS * 1e6 * config.megabytes / work.sheets))
+    sections = [
+        report_results.headlines(work),
+        report_dataset.dataset(work, limit),
+        report_dataset.histograms(work),
+        report_dataset.priors(work),
+        report_dataset.training(work, limit),
+        report_results.scores(work),
+        report_results.errors(work),
+        report_results.operating(work),
+        report_results.photos(work, limit),
+    ]
+    return page(config.title or work.name, _under(work), [part for part in sections if part.body])
+
+
+def run(context: Context, config: ReportConfig) -> Outcome:
+    """Return what became of the work folder: a page, written anew if it says something else than before."""
+    started, work = time.monotonic(), WorkFolder(context.work)
+    work.folder("index").require_manifest()
+    folder = context.folder(NAME).path
+    with locked(folder, reads=[context.folder(stage).path for stage in REPORTED]):
+        data, path = report_page(work, config).encode(), folder / FILE
+        if path.is_file() and path.read_bytes() == data:
+            return _outcome(work, path, data, started)
+        with open_run(NAME, context.tracking, context.parent()) as tracked:
+            tracked.log_settings({NAME: config.model_dump()})
+            write_bytes(path, data, context.patience)
+            outcome = _outcome(work, path, data, started, changed=True, run_id=tracked.run_id)
+            tracked.log({"bytes": float(len(data))}, {"digest": outcome.digest})
+            tracked.log_files([path])
+        context.say(f"report: {path}, {len(data) / 1e6:.1f} MB, all in one file; open it in a browser")
+        return outcome
+
+
+def _under(work: WorkFolder) -> str:
+    """Return the line under the title: how far the work has come."""
+    done = [stage for stage in REPORTED if work.ran(stage)]
+    return f"facade-ssd: {', '.join(done)}" + (
+        "" if len(done) == len(REPORTED) else f" ({len(done)} of {len(REPORTED)})"
+    )
+
+
+def _outcome(work: WorkFolder, path: Path, data: bytes, started: float, **values: Any) -> Outcome:
+    """Return the line of this stage, whose rows are photos and which keeps no table; it changed nothing unless told."""
+    seconds = time.monotonic() - started
+    nothing = {"changed": False, "rejected": 0, "added": 0, "removed": 0, "modified": 0, "run_id": None}
+    counts = {"rows_in": work.photos, "rows_out": work.photos}
+    timed = {"seconds": round(seconds, 3), "per_second": round(work.photos / max(seconds, 1e-9), 1)}
+    made = {"outputs": {"page": str(path), "bytes": len(data)}, "digest": hashlib.sha256(data).hexdigest()}
+    return Outcome(**{"stage": NAME, **nothing, **counts, **timed, **made, **values})

@@ -1,0 +1,1 @@
+"""`train`: reads `images`, `boxes` and `priors.json`, writes a model bundle."""

@@ -1,0 +1,118 @@
+"""Large photos seen as overlapping tiles at several scales, for objects that the whole photo shows too small.
+
+The tiles of a scale have the photo's own shape, so that the network sees buildings squashed as it learnt them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from ssd.containers import Detections
+from ssd.inference.detector import Detector
+from ssd.nms import nms_of_labels
+from ssd.resize import resize_photo
+
+__all__ = ["Tiled", "TilingConfig", "tiles_of"]
+
+
+@dataclass(frozen=True)
+class TilingConfig:
+    """How a photo is cut.
+
+    Attributes:
+        levels: So many times tiles are made half as large: 5 tiles in all with one, 21 with two.
+        overlap: The share of a tile's side that the next one sees too.
+        finest: Tiles have no side below so many times that of the input.
+        margin: What ends so close to where its tile was cut, as a share of the tile, is seen whole in another.
+        largest: What takes a larger share of a side of its tile is left to larger tiles: in small ones parts of walls
+            look like buildings.
+    """
+
+    levels: int = 2
+    overlap: float = 0.25
+    finest: float = 0.9
+    margin: float = 0.01
+    largest: float = 0.5
+
+    def __post_init__(self) -> None:
+        shares = 0 <= self.overlap < 1 and 0 <= self.margin < 0.5 and 0 < self.largest <= 1
+        if not (self.levels >= 1 and self.finest > 0 and shares):
+            raise ValueError(
+                "Tiles have levels from 1, finest above 0, overlap from 0 to below 1, margin below .5, largest above 0 "
+                f"to 1; got {self}."
+            )
+
+
+def tiles_of(size: tuple[int, int], input_size: tuple[int, int], config: TilingConfig) -> Tensor:
+    """Return the tiles (R, 4) xyxy of a photo of this (height, width): all of it first, then ever smaller ones."""
+    tiles, least = [[0, 0, size[1], size[0]]], [side * config.finest for side in input_size]
+    for level in range(1, config.levels + 1):
+        rows, columns = (_spans(side, 2**level, config.overlap) for side in size)
+        if rows[0][1] < least[0] or columns[0][1] < least[1]:
+            break
+        tiles += [[left, top, right, bottom] for top, bottom in rows for left, right in columns]
+    return torch.tensor(tiles)
+
+
+def _spans(side: int, count: int, overlap: float) -> list[tuple[int, int]]:
+    """Return so many equal pieces of a side, from end to end."""
+    length = min(side, ceil(side / (count - (count - 1) * overlap)))
+    begins = [round(place * (side - length) / (count - 1)) for place in range(count)]
+    return [(begin, begin + length) for begin in begins]
+
+
+class Tiled:
+    """A detector that looks at the whole photo and at its tiles; photos of the size of its input are seen once."""
+
+    def __init__(self, detector: Detector, config: TilingConfig | None = None) -> None:
+        self.detector, self.config, self.device = detector, config or TilingConfig(), detector.device
+
+    def inputs_of(self, photo: Tensor) -> Tensor:
+        """Return the tiles as the network takes them, uint8 (R, 3, height, width)."""
+        tiles = self._tiles((photo.shape[-2], photo.shape[-1])).tolist()
+        size = self.detector.input_size
+        return torch.stack([resize_photo(photo[:, top:end, left:right], *size) for left, top, right, end in tiles])
+
+    def outputs(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the network says of tiles."""
+        return self.detector.outputs(inputs)
+
+    def found(self, outputs: tuple[Tensor, Tensor], sizes: Sequence[tuple[int, int]]) -> list[Detections]:
+        """Return the detections of whole photos (height, width) from those of all their tiles."""
+        tiles = [self._tiles(size) for size in sizes]
+        spans = (torch.cat(tiles)[:, 2:] - torch.cat(tiles)[:, :2]).flip(1).tolist()
+        found = iter(self.detector.found(outputs, spans))
+        return [self._merged(size, own, [next(found) for _ in own]) for size, own in zip(sizes, tiles, strict=True)]
+
+    def _tiles(self, size: tuple[int, int]) -> Tensor:
+        return tiles_of(size, self.detector.input_size, self.config)
+
+    def _merged(self, size: tuple[int, int], tiles: Tensor, found: Sequence[Detections]) -> Detections:
+        """Return the detections of a photo from those of its tiles, each in its tile's pixels."""
+        counts = torch.tensor([len(one) for one in found])
+        own = tiles.repeat_interleave(counts, dim=0).float()
+        boxes = torch.cat([one.boxes for one in found]) + own[:, :2].repeat(1, 2)
+        labels, scores = torch.cat([one.labels for one in found]), torch.cat([one.scores for one in found])
+        whole = ~(self._cut(boxes, own, size) | self._large(boxes, own, size))
+        boxes, labels, scores = boxes[whole], labels[whole], scores[whole]
+        decode = self.detector.decoder.config
+        kept = nms_of_labels(boxes, scores, labels, decode.overlap)[: decode.keep * len(tiles)]
+        return Detections(boxes[kept], labels[kept], scores[kept])
+
+    def _cut(self, boxes: Tensor, tiles: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return where a box ends at an edge of its tile that is none of the photo."""
+        margin = self.config.margin * (tiles[:, 2:] - tiles[:, :2])
+        begins = (tiles[:, :2] > 0) & (boxes[:, :2] - tiles[:, :2] < margin)
+        ends = (tiles[:, 2:] < torch.tensor([size[1], size[0]])) & (tiles[:, 2:] - boxes[:, 2:] < margin)
+        return (begins | ends).any(dim=1)
+
+    def _large(self, boxes: Tensor, tiles: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return where a box takes so much of its tile, unless that is the whole photo, that a larger tile shows it."""
+        sides, own = boxes[:, 2:] - boxes[:, :2], tiles[:, 2:] - tiles[:, :2]
+        part = (own < torch.tensor([size[1], size[0]])).any(dim=1)
+        return part & (sides > self.config.largest * own).any(dim=1)

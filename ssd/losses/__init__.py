@@ -1,0 +1,1 @@
+"""The MultiBox loss, and the matching of priors with ground truths that it needs."""

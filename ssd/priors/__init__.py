@@ -1,0 +1,1 @@
+"""Prior boxes: their specification and the published presets."""

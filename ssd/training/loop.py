@@ -1,0 +1,327 @@
+"""A run from its first step to its bundle: judged as it goes, kept now and then, and gone on with after any end.
+
+A folder `OUT` holds `checkpoint` (what a stopped run goes on from), `history.json` (an entry an epoch) and, at the end,
+`bundle`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ssd.bundle import Bundle, bundle_digest, save_bundle, write_folder
+from ssd.malloc import keep_freed_memory
+from ssd.model import SSD
+from ssd.training.dataset import Examples
+from ssd.training.task import Task
+from ssd.training.trainer import Progress, Trainer, below
+from ssd.training.validation import Judge, Scores
+
+__all__ = ["BUNDLE", "CHECKPOINT", "HISTORY_FILE", "Course", "Finished", "Watch", "read_history"]
+
+CHECKPOINT: Final = "checkpoint"
+BUNDLE: Final = "bundle"
+HISTORY_FILE: Final = "history.json"
+STATE_FILE: Final = "state.json"
+TENSORS_FILE: Final = "state.safetensors"
+PAUSE: Final = 5.0
+
+Row = dict[str, float]
+
+
+def _nothing(*_: Any) -> None:
+    """Watch nothing."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who wants to know what happens.
+
+    Attributes:
+        stepped: Called with the photos shown, after each step.
+        epoch: Called with the entry of each epoch.
+        said: Called with a sentence now and then.
+    """
+
+    stepped: Callable[[int], None] = _nothing
+    epoch: Callable[[Mapping[str, float]], None] = _nothing
+    said: Callable[[str], None] = _nothing
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run has come to.
+
+    Attributes:
+        rows: An entry an epoch, flat names to numbers.
+        best: The number of the epoch that was kept.
+        val: Its scores on val, empty without one.
+        test: Its scores on test, empty without one.
+        digest: Of the bundle.
+    """
+
+    rows: Sequence[Mapping[str, float]]
+    best: int
+    val: Scores
+    test: Scores
+    digest: str
+
+
+@dataclass
+class _Best:
+    """The epoch to keep, so far."""
+
+    number: int = 0
+    value: float = -math.inf
+    weights: Mapping[str, Tensor] | None = None
+
+
+class Course:
+    """One run of a task in a folder.
+
+    Args:
+        task: What is trained.
+        out: The run's folder; a checkpoint in it is gone on from.
+        device: "cpu", "cuda", or "auto".
+        keep_every: Seconds from one checkpoint to the next.
+        patience: Seconds to wait for a full disk, at the end; in between a checkpoint that fails is tried again later.
+        watch: Who wants to know.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        out: Path,
+        device: str = "auto",
+        keep_every: float = 600.0,
+        patience: float = 0.0,
+        watch: Watch | None = None,
+    ) -> None:
+        self.task, self.out, self.keep_every, self.patience = task, out, keep_every, patience
+        self.watch, self.device = watch or Watch(), device_of(device)
+        if self.device.index is not None:
+            torch.cuda.set_device(self.device)  # what is captured runs on the streams of the device in force
+        train, val = (_placed(examples, self.device) for examples in (task.train, task.val))
+        assert train is not None
+        self.trainer = Trainer(task.network(), train, task.config, self.device)
+        self.judge = Judge(val, task.model, task.config.loss, task.decode) if val is not None else None
+        self.rows: list[Row] = []
+        self.best, self.kept = _Best(), time.monotonic()
+        self.taken: dict[str, bytes] | None = None
+        if (self.out / CHECKPOINT).exists():
+            self._resume()
+
+    def run(self) -> Finished:
+        """Return what the run has come to."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        with _repeatable(self.device):
+            return self._run()
+
+    def _run(self) -> Finished:
+        while len(self.rows) < self.task.config.epochs and not self._is_stale():
+            self._epoch()
+        last = self._state()
+        self._patiently(lambda: write_folder(self.out / CHECKPOINT, last))
+        return self._finish()
+
+    def _epoch(self) -> None:
+        trainer, size = self.trainer, self.trainer.steps_an_epoch
+        before, number = Progress(**vars(trainer.progress)), len(self.rows) + 1
+        trainer.run(number * size, self._after_step)
+        now = trainer.progress
+        locations, confidences = zip(*now.losses[-size:], strict=True)
+        location, confidence = sum(locations) / size, sum(confidences) / size
+        seconds, waited = now.seconds - before.seconds, now.waited - before.waited
+        row: Row = {
+            "epoch": number,
+            "step": now.step,
+            "lr": self.task.config.rate(now.step / (size * self.task.config.epochs)),
+            "train.loss": location + confidence,
+            "train.loss_location": location,
+            "train.loss_confidence": confidence,
+            "images_per_second": (now.step - before.step) * self.task.config.batch / max(seconds, 1e-9),
+            "data_wait": waited / max(seconds, 1e-9),
+        }
+        if self.judge and (number % self.task.config.validate_every == 0 or number == self.task.config.epochs):
+            scores = self.judge(trainer.best_weights, self.device, trainer.bfloat16)
+            row |= {f"val.{name}": value for name, value in scores.items()}
+        self.rows.append(row)
+        self._compare(row)
+        self.watch.epoch(row)
+
+    def _compare(self, row: Row) -> None:
+        """Keep the weights if this epoch is the best so far; without photos to judge by, each is."""
+        if self.judge is None:
+            value = float(row["epoch"])
+        elif "val.loss" in row:
+            value = -row["val.loss"] if self.task.config.best_by == "loss" else row.get("val.map50", -math.inf)
+        else:
+            return
+        if self.best.weights is None or value > self.best.value:
+            weights = self.trainer.best_weights.state_dict()
+            self.best = _Best(int(row["epoch"]), value, {name: tensor.clone() for name, tensor in weights.items()})
+
+    def _is_stale(self) -> bool:
+        patience = self.task.config.patience
+        return bool(patience and self.rows) and len(self.rows) - self.best.number >= patience
+
+    def _after_step(self) -> None:
+        """Write a checkpoint now and then, one step after it was taken: that step's loss has shown that it is good."""
+        self.watch.stepped(self.task.config.batch)
+        if self.taken is not None:
+            try:
+                write_folder(self.out / CHECKPOINT, self.taken)
+            except OSError as error:
+                self.watch.said(f"no checkpoint can be written ({error.strerror}); the last one stays, the run goes on")
+            self.taken, self.kept = None, time.monotonic()
+        elif time.monotonic() - self.kept >= self.keep_every:
+            self.taken = self._state()
+
+    def _state(self) -> dict[str, bytes]:
+        """Return the files of a checkpoint."""
+        tensors = self.trainer.state()
+        if self.best.weights is not None:
+            tensors |= {f"best.{name}": tensor.cpu().contiguous() for name, tensor in self.best.weights.items()}
+        state = {
+            "task": self.task.digest,
+            "progress": vars(self.trainer.progress),
+            "rows": self.rows,
+            "best": [self.best.number, self.best.value if self.best.weights is not None else None],
+        }
+        return {TENSORS_FILE: save(tensors), STATE_FILE: json.dumps(state).encode()}
+
+    def _resume(self) -> None:
+        folder = self.out / CHECKPOINT
+        try:
+            state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+            tensors = load((folder / TENSORS_FILE).read_bytes())
+            if state["task"] != self.task.digest:
+                raise ValueError("it is of other photos, settings or priors")
+            losses = [tuple(pair) for pair in state["progress"]["losses"]]
+            self.trainer.restore(tensors, Progress(**{**state["progress"], "losses": losses}))
+            self.rows = state["rows"]
+            number, value = state["best"]
+            if value is not None:
+                weights = {name: tensor.to(self.device) for name, tensor in below(tensors, "best.").items()}
+                self.best = _Best(number, value, weights)
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            raise ValueError(
+                f"The checkpoint {folder} can't be gone on from: {error}. Delete it to begin anew."
+            ) from error
+        self.watch.said(f"goes on after step {self.trainer.progress.step}, of epoch {len(self.rows) + 1}")
+
+    def _finish(self) -> Finished:
+        """Write the bundle of the best epoch, scored on the test photos, and the history."""
+        assert self.best.weights is not None
+        model = SSD(self.task.model)
+        model.load_state_dict(_rounded(self.best.weights))
+        model.eval()
+        row = self.rows[self.best.number - 1]
+        val = {name.removeprefix("val."): value for name, value in row.items() if name.startswith("val.")}
+        test = self._test(model)
+        trained = {
+            **self.task.about,
+            "epoch": self.best.number,
+            "device": str(self.device),
+            "versions": {name: version(name) for name in ("torch", "torchvision", "numpy")},
+            "val": val,
+            "test": test,
+        }
+        bundle = Bundle(model, self.task.decode, trained)
+        digest = self._patiently(lambda: save_bundle(self.out / BUNDLE, bundle))
+        assert digest is not None
+        finished = Finished(self.rows, self.best.number, val, test, digest)
+        text = json.dumps(vars(finished), indent=1).encode()
+        self._patiently(lambda: _write(self.out / HISTORY_FILE, text))
+        return finished
+
+    def _test(self, model: SSD) -> Scores:
+        if self.task.test is None or not len(self.task.test):
+            return {}
+        judge = Judge(self.task.test, self.task.model, self.task.config.loss, self.task.decode)
+        return judge(model, self.device, self.trainer.bfloat16)
+
+    def _patiently(self, write: Callable[[], Any]) -> Any:
+        """Return what a write returns, tried again while the disk is full."""
+        end = time.monotonic() + self.patience
+        while True:
+            try:
+                return write()
+            except OSError as error:
+                if time.monotonic() >= end:
+                    raise
+                self.watch.said(f"cannot write to {self.out} ({error.strerror}); trying again")
+                time.sleep(min(PAUSE, self.patience))
+
+
+def read_history(out: Path) -> Finished | None:
+    """Return what a run in a folder has come to, if it has."""
+    try:
+        data = json.loads((out / HISTORY_FILE).read_text(encoding="utf-8"))
+        finished = Finished(**data)
+        return finished if bundle_digest(out / BUNDLE) == finished.digest else None
+    except (OSError, TypeError, ValueError):
+        return None
+
+
+def _rounded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights that a bundle stores in half the bits, unless one of them is too large for that.
+
+    What this takes off is an eighth of what bfloat16 does, in which most machines multiply.
+    """
+    half = {name: tensor.half().float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+    return half if all(bool(tensor.isfinite().all()) for tensor in half.values()) else dict(weights)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file beside, and rename it."""
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_bytes(data)
+    beside.replace(path)
+
+
+@contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """Let a GPU add in one order, so that a run gone on with is the same; a CPU always does."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # It would only cost time: nothing reads such memory.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def device_of(name: str) -> torch.device:
+    """Return a device by name, "auto" being a GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def _placed(examples: Examples | None, device: torch.device) -> Examples | None:
+    """Return the examples on a GPU, if they take less than half of what is free there."""
+    if examples is None or not len(examples):
+        return None
+    if device.type != "cuda" or examples.bytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return examples
+    return examples.to(device)
