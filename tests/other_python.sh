@@ -18,5 +18,5 @@ rm -rf "$1"
 "$UV" pip install -q --python "$1/bin/python" -r requirements.lock
 "$UV" pip install -q --python "$1/bin/python" --no-deps "$1"/dist/*.whl
 # Killed processes and full disks are the operating system's, what a network learns is PyTorch's: `make test` has them.
-"$1/bin/pytest" -n 2 --dist loadfile --ignore=tests/pipeline/test_faults.py \
-    --ignore=tests/pipeline/test_detect_faults.py --ignore=tests/pipeline/test_detector.py
+"$1/bin/pytest" -n 2 --dist loadfile --ignore=tests/system/test_faults.py \
+    --ignore=tests/system/test_detect_faults.py --ignore=tests/system/test_detector.py

@@ -207,7 +207,7 @@ def rows(count: int) -> None:
             table = {"path": [str(paths[n % 1000]) for n in range(total)], "id": [f"p{n:07d}" for n in range(total)]}
             pq.write_table(pa.table(table), listed)
             process = subprocess.Popen(
-                [sys.executable, str(HERE.parent / "pipeline" / "stubs.py"), str(listed), str(out), "nothing"],
+                [sys.executable, str(HERE.parent / "pipeline" / "stub_networks.py"), str(listed), str(out), "nothing"],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )

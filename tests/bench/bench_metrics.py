@@ -51,7 +51,7 @@ def timed(name: str, work: Callable[[], Result]) -> tuple[Result, float]:
 def plain(images: int) -> float:
     """Return the seconds an image of the loop that the tests compare with."""
     sys.path.insert(0, str(ROOT))
-    from tests.ssd.test_metrics import plain_voc
+    from tests.ssd.metrics.test_voc import plain_voc
 
     detections, truths = draw(images)
     start = time.perf_counter()
@@ -62,7 +62,7 @@ def plain(images: int) -> float:
 def pycocotools(images: int) -> float:
     """Return the seconds an image of pycocotools, with the dicts that it is given."""
     sys.path.insert(0, str(ROOT))
-    from tests.ssd.test_coco import pycocotools_aps
+    from tests.ssd.metrics.test_coco import pycocotools_aps
 
     detections, truths = draw(images)
     start = time.perf_counter()

@@ -125,7 +125,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("FACADE does not say where the program is; `make test-all` does")
     folder = tmp_path_factory.mktemp("facades")
     python = Path(FACADE).with_name("python")
-    subprocess.run([python, HERE / "draw.py", folder, str(PHOTOS)], check=True)
+    subprocess.run([python, HERE / "synthetic_data.py", folder, str(PHOTOS)], check=True)
     return folder
 
 

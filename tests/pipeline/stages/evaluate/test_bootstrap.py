@@ -1,0 +1,62 @@
+"""Figures of drawings of the photos: the same as counting the drawn photos one by one."""
+
+import numpy as np
+import pytest
+
+from pipeline.stages.evaluate.bootstrap import drawings, interval, ranked, resampled_aps
+from ssd import DetectionRows, TruthRows, match_rows, voc_ap
+
+from ...noise_model import CLASSES, noisy
+
+
+@pytest.mark.parametrize("points", [11, "all"])
+def test_a_drawing_counts_as_photos_that_are_there_so_often(points: int | str) -> None:
+    judged = noisy(20, 3).judged
+    matches = match_rows(judged.detections, judged.truths)
+    weights = drawings(20, 5, seed=1)
+    ours = np.stack([resampled_aps(one, weights, points) for one in ranked(matches, 0.5, 20)], axis=1)  # type: ignore[arg-type]
+    for row, drawn in zip(ours, weights, strict=True):
+        copies = [image for image, times in enumerate(drawn) for _ in range(times)]
+        found, true = judged.detections, judged.truths
+        where = [np.flatnonzero(found.images == image) for image in copies]
+        those = [np.flatnonzero(true.images == image) for image in copies]
+        number = np.repeat(np.arange(20), [len(rows) for rows in where])
+        again = np.repeat(np.arange(20), [len(rows) for rows in those])
+        rows, boxes = np.concatenate(where), np.concatenate(those)
+        aps = voc_ap(
+            match_rows(
+                DetectionRows(number, found.labels[rows], found.scores[rows], found.boxes[rows]),
+                TruthRows(again, true.labels[boxes], true.boxes[boxes], 1 + len(CLASSES)),
+            ),
+            0.5,
+            points,  # type: ignore[arg-type]
+        )
+        assert row == pytest.approx(aps.by_label[1:], abs=0.02 if points == 11 else 1e-6)
+
+
+def test_all_photos_once_is_the_figure_itself() -> None:
+    judged = noisy(30, 4).judged
+    matches = match_rows(judged.detections, judged.truths)
+    once = np.ones((1, 30), np.uint16)
+    for points in (11, "all"):
+        ours = [resampled_aps(one, once, points)[0] for one in ranked(matches, 0.5, 30)]  # type: ignore[arg-type]
+        assert ours == pytest.approx(voc_ap(matches, 0.5, points).by_label[1:], abs=1e-12)  # type: ignore[arg-type]
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    generator, held = np.random.default_rng(0), 0
+    for trial in range(200):
+        hits = generator.random(80) < 0.7
+        low, high = interval(drawings(80, 300, seed=trial) @ hits / 80)
+        held += low <= 0.7 <= high
+    assert 180 <= held <= 198
+
+
+def test_nothing_to_find_is_no_figure() -> None:
+    nothing = match_rows(
+        DetectionRows(np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros((0, 4))),
+        TruthRows(np.zeros(0, int), np.zeros(0, int), np.zeros((0, 4)), 2),
+    )
+    (one,) = ranked(nothing, 0.5, 3)
+    assert np.isnan(resampled_aps(one, drawings(3, 4))).all()
+    assert np.isnan(interval(resampled_aps(one, drawings(3, 4)))).all()

@@ -1,0 +1,99 @@
+"""What each detection is: planted errors are named, and their costs are what mending them gains."""
+
+import numpy as np
+import pytest
+
+from pipeline.stages.evaluate.error_analysis import ERRORS, KINDS, costs, judge
+from ssd import DetectionRows, TruthRows, match_rows, voc_ap
+
+from ...noise_model import noisy
+
+BOX = [10.0, 10, 30, 30]
+
+
+def rows(*found: tuple[int, float, list[float]]) -> DetectionRows:
+    labels, scores, boxes = zip(*found, strict=True) if found else ((), (), ())
+    return DetectionRows(
+        np.zeros(len(found), np.int64),
+        np.array(labels, np.int64),
+        np.array(scores, np.float64),
+        np.array(boxes, np.float64).reshape(-1, 4),
+    )
+
+
+def truths(*true: tuple[int, list[float]], ignore: tuple[bool, ...] | None = None) -> TruthRows:
+    labels, boxes = zip(*true, strict=True) if true else ((), ())
+    return TruthRows(
+        np.zeros(len(true), np.int64),
+        np.array(labels, np.int64),
+        np.array(boxes, np.float64).reshape(-1, 4),
+        3,
+        None if ignore is None else np.array(ignore),
+    )
+
+
+def kinds(detections: DetectionRows, true: TruthRows) -> list[str]:
+    return [KINDS[place] for place in judge(detections, true).kinds]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "ignored"])
+def test_planted_kinds_are_named(kind: str) -> None:
+    drawn = noisy(100, 1)
+    verdicts = judge(drawn.judged.detections, drawn.judged.truths)
+    named = np.array(KINDS)[verdicts.kinds]
+    planted = drawn.planted == kind
+    assert planted.sum() > 50
+    assert (named[planted] == kind).mean() >= 0.95
+    assert (drawn.planted[named == kind] == kind).mean() >= 0.95
+
+
+def test_missed_are_those_that_nothing_correct_was_planted_for() -> None:
+    drawn = noisy(60, 2)
+    verdicts = judge(drawn.judged.detections, drawn.judged.truths)
+    hit = np.isin(np.arange(len(drawn.judged.truths)), drawn.of[drawn.planted == "correct"])
+    assert (verdicts.missed() == ~hit).mean() > 0.99
+
+
+def test_one_of_each_kind() -> None:
+    found = rows(
+        (1, 0.9, BOX),
+        (1, 0.8, [11, 10, 30, 30]),
+        (1, 0.7, [22, 10, 42, 30]),
+        (2, 0.6, BOX),
+        (2, 0.5, [60, 60, 80, 80]),
+    )
+    assert kinds(found, truths((1, BOX))) == ["correct", "duplicate", "localisation", "class", "background"]
+
+
+def test_about_an_ignored_box_nothing_is_wrong() -> None:
+    found = rows((1, 0.9, BOX), (2, 0.8, BOX))
+    verdicts = judge(found, truths((1, BOX), ignore=(True,)))
+    assert [KINDS[place] for place in verdicts.kinds] == ["ignored", "background"]
+    assert not verdicts.missed().any()
+
+
+def test_nothing_found_and_nothing_true() -> None:
+    assert kinds(rows(), truths((1, BOX))) == []
+    assert judge(rows(), truths((1, BOX))).missed().tolist() == [True]
+    assert kinds(rows((1, 0.5, BOX)), truths()) == ["background"]
+    assert costs(judge(rows(), truths())).keys() == set(ERRORS)
+
+
+def test_an_error_costs_what_mending_it_gains() -> None:
+    far, off = [60.0, 60, 80, 80], [66.0, 60, 90, 80]
+    true = truths((1, BOX), (1, far))
+    found = rows((1, 0.9, off), (1, 0.8, BOX))
+    plain = voc_ap(match_rows(found, true)).by_label[1]
+    mended = voc_ap(match_rows(rows((1, 0.9, far), (1, 0.8, BOX)), true)).by_label[1]
+    price = costs(judge(found, true))
+    assert (plain, mended) == (0.25, 1.0)
+    assert price["localisation"][1] == pytest.approx(mended - plain)
+    assert [price[kind][1] for kind in ("duplicate", "class", "background")] == [0, 0, 0]
+    assert price["missed"][1] == pytest.approx(0.5 - plain)
+
+
+def test_chosen_detections_decide_what_is_missed() -> None:
+    verdicts = judge(rows((1, 0.9, BOX), (1, 0.4, [60, 60, 80, 80])), truths((1, BOX), (1, [60, 60, 80, 80])))
+    assert verdicts.missed().tolist() == [False, False]
+    assert verdicts.missed(np.array([True, False])).tolist() == [False, True]
+    assert verdicts.counts(np.array([True, False]))["correct"].tolist() == [0, 1, 0]

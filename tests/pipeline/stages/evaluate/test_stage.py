@@ -1,0 +1,227 @@
+"""`evaluate` on tables: every photo judged once, figures that follow from them, files for those who come after."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.datasets.synthetic import write_dataset
+from pipeline.datasets.synthetic.cards import BOX_CARD
+from pipeline.errors import FacadeError
+from pipeline.models.operating_point import OPERATING_FILE, load_operating
+from pipeline.stages.detect import stage as detect
+from pipeline.stages.detect.config import DetectConfig
+from pipeline.stages.detect.inference import bundle_finder
+from pipeline.stages.evaluate import stage as evaluate
+from pipeline.stages.evaluate.scores import HEADLINE, PARTS, headline, score_rows
+from pipeline.stages.evaluate.tables import evaluate_images
+from pipeline.storage.schemas import SCHEMAS
+from pipeline.storage.verify import verify
+from ssd import SSD, BackboneConfig, Bundle, ModelConfig, bundle_digest, match_rows, preset, save_bundle, voc_ap
+
+from ....conftest import Workplace
+from ...noise_model import CLASSES, noisy
+from ...oracle_detector import find, judge, knowing
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 drawn streets with their boxes."""
+    folder = tmp_path_factory.mktemp("streets")
+    write_dataset(folder, 40, seed=9, width=160, height=120)
+    return folder
+
+
+@pytest.fixture
+def work(workplace: Callable[..., Workplace], folder: Path) -> Workplace:
+    """A work folder with boxes, and detections in the photos that nothing was learnt from."""
+    made = workplace()
+    made.index(folder, BOX_CARD)
+    made.extract()
+    find(made)
+    return made
+
+
+def test_every_photo_is_judged_once(work: Workplace) -> None:
+    outcome = judge(work)
+    images = [row for row in work.rows("index", "images") if row["split"] != "train"]
+    assert (outcome.rows_in, outcome.rows_out, outcome.changed) == (len(images), len(images), True)
+    rows = work.rows("evaluate", "judged")
+    assert {row["image_id"] for row in rows} == {row["image_id"] for row in images}
+    boxes = [row["image_id"] for row in work.rows("extract", "boxes")]
+    for row in rows:
+        assert row["truths"] == boxes.count(row["image_id"])
+        assert row["correct"] + row["missed"] == row["truths"]
+        assert (
+            sum(row[kind] for kind in ("correct", "duplicate", "localisation", "class", "background")) == row["chosen"]
+        )
+    assert len(work.rows("evaluate", "verdicts")) == len(work.rows("detect", "detections"))
+    assert verify(work.context.work).problems == ()
+
+
+def test_a_second_time_there_is_nothing_to_do(work: Workplace) -> None:
+    first = judge(work)
+    again = judge(work)
+    assert (again.changed, again.digest) == (False, first.digest)
+    assert not find(work).changed, "what it has learnt does not change what it has judged"
+
+
+def test_the_figures_are_those_of_the_metrics(work: Workplace) -> None:
+    judge(work)
+    scores = work.rows("evaluate", "scores")
+    for row in headline(scores, "test").values():
+        assert 0 <= row["low"] <= row["value"] + 1e-9
+        assert row["value"] <= row["high"] + 1e-9 <= 1 + 1e-6
+        assert row["value"] > 0.6
+    assert {row["split"] for row in scores} == {"val", "test"}
+    assert {row["kind"] for row in work.rows("evaluate", "diagnosis")} >= {"correct", "missed", "background"}
+
+
+def test_pictures_and_files_are_left(work: Workplace) -> None:
+    judge(work)
+    folder = work.context.folder("evaluate").path
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*g") if path.suffix in {".png", ".jpg"}}
+    figures = ("precision_recall", "scores", "worth", "by_size", "by_shape", "diagnosis")
+    assert {f"figures/{name}.png" for name in figures} <= names
+    assert "drawings/worst_window.jpg" in names
+    point = json.loads((folder / OPERATING_FILE).read_text())
+    assert (point["model"], point["split"]) == ("knowing", "val")
+    assert (folder / "suspects.csv").read_text().startswith("rank,kind,image_id,")
+
+
+def test_photos_without_truth_are_told(work: Workplace, folder: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    finder = knowing(work)
+    detect.run(work.context, DetectConfig(), detect.Job(str(folder / "photos"), finder, elsewhere))
+    with pytest.raises(FacadeError, match=r"no photo of .* has truth"):
+        judge(work, detections=str(elsewhere))
+    with pytest.raises(FacadeError, match="has no finished detections"):
+        judge(work, detections=str(tmp_path / "nowhere"))
+
+
+def test_the_operating_point_goes_beside_the_bundle_and_chooses(work: Workplace, folder: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    model = SSD(ModelConfig(preset("paper_coco"), CLASSES, BackboneConfig("tiny"))).eval()
+    save_bundle(bundle, Bundle(model))
+    finder = replace(knowing(work), digest=bundle_digest(bundle), path=str(bundle))
+    find(work, finder, anew=True)
+    judge(work)
+    point = load_operating(bundle, bundle_digest(bundle))
+    assert point is not None
+    assert point.to_json() == (work.context.folder("evaluate").path / OPERATING_FILE).read_bytes()
+    assert bundle_finder(bundle).operating == point.digest
+    assert bundle_finder(bundle, chooses=False).operating is None
+    out = tmp_path / "found"
+    detect.run(work.context, DetectConfig(), detect.Job(str(folder / "photos"), bundle_finder(bundle), out, limit=3))
+    rows = work.context.folder("detect")
+    found = replace(rows, place=out).read("detections").to_pylist()
+    assert found
+    assert all(row["probability"] is not None for row in found)
+    (bundle / OPERATING_FILE).write_text("{}")
+    with pytest.raises(FacadeError, match=OPERATING_FILE):
+        bundle_finder(bundle)
+
+
+def test_what_was_cut_short_after_the_tables_is_done_by_the_next(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = work.context.folder("evaluate").path
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "_conclude", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            judge(work)
+    assert not (folder / OPERATING_FILE).exists()
+    assert not judge(work).changed
+    point = (folder / OPERATING_FILE).read_bytes()
+    (folder / "suspects.csv").unlink()
+    (folder / OPERATING_FILE).unlink()
+    judge(work)
+    assert (folder / OPERATING_FILE).read_bytes() == point
+    assert (folder / "suspects.csv").exists()
+
+
+def test_what_was_judged_without_mlflow_is_told_later(work: Workplace, tmp_path: Path) -> None:
+    from pipeline.tracking.registry import open_store
+
+    bundle = tmp_path / "bundle"
+    save_bundle(bundle, Bundle(SSD(ModelConfig(preset("paper_coco"), CLASSES, BackboneConfig("tiny"))).eval()))
+    find(work, replace(knowing(work), digest=bundle_digest(bundle), path=str(bundle)), anew=True)
+    judge(work)
+    uri = f"sqlite:///{tmp_path / 'runs.db'}"
+    tracked = replace(work, context=replace(work.context, tracking=uri))
+    assert not judge(tracked).changed
+    (run,) = open_store(uri).runs()
+    assert (run.name, run.metrics["test.voc11_50"] > 0.5) == ("evaluate", True)
+    assert any("becomes no version of facade" in line for line in work.said)
+    judge(tracked)
+    assert len(list(open_store(uri).runs())) == 1
+
+
+def test_photos_that_could_not_be_looked_at_are_told(work: Workplace) -> None:
+    find(work, limit=4, anew=True)
+    folder = work.context.folder("detect")
+    assert len(folder.read("photos")) > 4, "a limit takes nothing away"
+    shutil.rmtree(folder.path)
+    find(work, limit=4)
+    judge(work)
+    assert any("rejected or not looked at" in line for line in work.said)
+
+
+def test_where_nothing_is_to_be_found_there_are_no_figures(work: Workplace) -> None:
+    ids = {row["image_id"] for row in work.rows("index", "images")}
+    rows = [
+        f"{box['image_id']},{box['label']},{box['xmin']},{box['ymin']},{box['xmax']},{box['ymax']}\n"
+        for box in work.rows("extract", "boxes")
+    ]
+    (work.context.work / "corrections.csv").write_text(f"image_id,label,xmin,ymin,xmax,ymax\n{''.join(rows)}")
+    work.extract()
+    outcome = judge(work)
+    assert 0 < outcome.rows_in < len(ids)
+    assert any("no box to find" in line for line in work.said)
+
+
+def test_classes_that_a_dataset_does_not_label_are_left_out() -> None:
+    judged = noisy(40, 1).judged
+    labelled = np.ones((40, 4), np.bool_)
+    labelled[:20, 1] = False
+    kept = labelled[judged.truths.images, judged.truths.labels]
+    truths = judged.truths
+    truths = type(truths)(truths.images[kept], truths.labels[kept], truths.boxes[kept], 4, None, labelled)
+    part = replace(judged, truths=truths, box_ids=judged.box_ids.filter(pa.array(kept)))
+    scores = headline(score_rows(part, 0), "test")
+    counted = part.of_split("test")
+    whole = voc_ap(match_rows(counted.detections, counted.truths), 0.5, 11)
+    assert scores["building"]["value"] == pytest.approx(whole.by_label[1])
+    kinds = evaluate_images(part, "m", 0)["verdicts"].to_pylist()
+    hidden = {f"drawn/{n:05d}" for n in range(20)}
+    assert {row["kind"] for row in kinds if row["label"] == "building" and row["image_id"] in hidden} == {"ignored"}
+
+
+def test_parts_add_up_to_the_whole() -> None:
+    judged = noisy(40, 2).judged
+    rows = score_rows(judged, 0)
+    for label in CLASSES:
+        whole = headline(rows, "test")[label]["positives"]
+        for kind, names in PARTS.items():
+            parts = {f"{kind} {name}" for name in names}
+            own = [row for row in rows if (row["split"], row["label"]) == ("test", label) and row["part"] in parts]
+            assert sum(row["positives"] for row in own if row["protocol"] == "recall_50") == whole
+    assert {row["protocol"] for row in rows} >= {HEADLINE, "voc11_75", "voc_50", "coco_100", "coco_500"}
+
+
+def test_tables_of_nothing_found_and_of_one_photo() -> None:
+    judged = noisy(2, 3, splits=("test",)).judged
+    one = judged.of_images(np.array([True, False]))
+    tables = evaluate_images(one, "m", 10)
+    assert {name: table.schema for name, table in tables.items()} == {name: SCHEMAS[name] for name in tables}
+    none = type(one.detections)(
+        np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros((0, 4), np.float32)
+    )
+    empty = evaluate_images(replace(one, detections=none, detection_ids=pa.array([], pa.string())), "m", 10)
+    assert len(empty["verdicts"]) == 0
+    assert headline(empty["scores"].to_pylist(), "test")[""]["value"] == 0

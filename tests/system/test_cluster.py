@@ -1,0 +1,29 @@
+"""`facade run` on a cluster: what it is worked on by changes nothing of what comes out."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from pipeline.datasets.synthetic import write_dataset
+
+from ..pipeline.dask_cluster import scheduler, worker_of
+from ..pipeline.run_files import run_file
+
+
+def test_a_run_gives_the_same_tables_on_a_scheduler_with_two_workers(
+    facade: Callable, tmp_path: Path, cards: tuple[str, str]
+) -> None:
+    write_dataset(tmp_path / "set", 70, seed=3, width=160, height=120)  # two shards
+    (tmp_path / "card.toml").write_text(cards[1])
+    for name in ("here", "there"):
+        (tmp_path / f"{name}.toml").write_text(run_file(name))
+    here = facade("run", "here.toml", "--tracking", "off", "--workers", 2)
+    with scheduler() as address, ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(worker_of(address, tmp_path))
+        there = facade("run", "there.toml", "--tracking", "off", "--scheduler", address)
+    assert (here.code, there.code) == (0, 0)
+    stages = [stage for stage in here.line["stages"] if stage != "report"]
+    assert len(stages) == 7
+    for stage in stages:
+        assert here.line["stages"][stage]["digest"] == there.line["stages"][stage]["digest"], stage
