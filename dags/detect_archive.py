@@ -1,6 +1,6 @@
 """What a model finds in an archive of photos.
 
-`plan` lists the archive and names groups of shards; `find` does them, as many at a time as the pool `gpu` has slots;
+`plan` lists the archive and names groups of shards; `detect_shards` does them, as many at a time as the pool `gpu` has slots;
 `finish` puts the tables in force; `verify` checks them; `report` counts.
 
 Started by hand, with `source`, `model` and `out`. The same again goes on where the last one was stopped, and takes in
@@ -61,18 +61,18 @@ def plan() -> dict[str, Any]:
 
 @task
 def groups(line: dict[str, Any]) -> list[str]:
-    """Return the groups of shards, one for each task of `find`."""
+    """Return the groups of shards, one for each task of `detect_shards`."""
     return list(line["groups"])
 
 
 @task(pool=GPU, map_index_template="{{ task.op_kwargs['group'] }}")
-def find(group: str, line: dict[str, Any]) -> dict[str, Any]:
-    """Find in one group of shards; how many photos may be bad is judged over all of them, by `finish`."""
+def detect_shards(group: str, line: dict[str, Any]) -> dict[str, Any]:
+    """Find in one group of shards; how many photos may be bad is judged over all of them, by `publish_tables`."""
     return detect("--shards", group, "--max-rejected", 1, model=line["bundle"])
 
 
 @task(pool=GPU)
-def finish(line: dict[str, Any]) -> dict[str, Any]:
+def publish_tables(line: dict[str, Any]) -> dict[str, Any]:
     """Put the tables in force, of all that was found."""
     share: float = get_current_context()["params"]["max_rejected"]
     return detect("--max-rejected", share, model=line["bundle"])
@@ -101,8 +101,8 @@ def report() -> dict[str, Any]:
 def detect_archive() -> None:
     """Plan, find in mapped groups of shards, finish, verify, report."""
     planned = plan()
-    found = find.partial(line=planned).expand(group=groups(planned))
-    chain(found, finish(planned), verify(), report())
+    found = detect_shards.partial(line=planned).expand(group=groups(planned))
+    chain(found, publish_tables(planned), verify(), report())
 
 
 detect_archive()

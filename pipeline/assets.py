@@ -5,27 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-__all__ = ["DEFAULT", "bundle_named", "is_shipped", "known_cards", "shipped_folder"]
+__all__ = ["DEFAULT_MODEL", "assets_folder", "is_packaged", "packaged_cards", "resolve_bundle"]
 
-DEFAULT: Final = "default"
+DEFAULT_MODEL: Final = "default"
 
 
-def shipped_folder() -> Path:
+def assets_folder() -> Path:
     """Return the folder of what comes along: in the checkout, or in the installed package."""
     here = Path(__file__).parent
     return here / "cards" if (here / "cards").is_dir() else here.parent / "data"
 
 
-def known_cards() -> dict[str, Path]:
+def packaged_cards() -> dict[str, Path]:
     """Return the dataset cards that come along, by name."""
-    return {path.stem: path for path in sorted(shipped_folder().glob("*.toml"))}
+    return {path.stem: path for path in sorted(assets_folder().glob("*.toml"))}
 
 
-def bundle_named(name: str | Path) -> Path:
+def resolve_bundle(name: str | Path) -> Path:
     """Return the folder of a bundle that a user named: a path, or the word for the model that comes along."""
-    return shipped_folder() / "models" / DEFAULT if str(name) == DEFAULT else Path(name)
+    return assets_folder() / "models" / DEFAULT_MODEL if str(name) == DEFAULT_MODEL else Path(name)
 
 
-def is_shipped(folder: Path) -> bool:
+def is_packaged(folder: Path) -> bool:
     """Return whether a bundle came along, and so is not to be written to."""
-    return folder.resolve() == bundle_named(DEFAULT).resolve()
+    return folder.resolve() == resolve_bundle(DEFAULT_MODEL).resolve()

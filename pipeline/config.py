@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
-from importlib import import_module
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,23 +11,42 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import UsageError
 
-__all__ = ["Settings", "beside", "load_tables", "one_sentence", "parse_toml", "resolve", "settings_of"]
+__all__ = [
+    "RELATIVE_PATH",
+    "Settings",
+    "format_validation_error",
+    "load_tables",
+    "parse_toml",
+    "renamed_hint",
+    "resolve_relative",
+    "resolve_settings",
+]
 
 RUN_KEYS = ("work", "datasets")
-# Tables a settings file may hold, and the settings class of each.
-TABLES = {
-    "store": "pipeline.storage.stage_folder:StoreConfig",
-    "index": "pipeline.stages.index.stage:IndexConfig",
-    "extract": "pipeline.stages.extract.stage:ExtractConfig",
-    "describe": "pipeline.stages.describe.stage:DescribeConfig",
-    "priors": "pipeline.stages.priors.stage:PriorsConfig",
-    "train": "pipeline.stages.train.config:TrainConfig",
-    "detect": "pipeline.stages.detect.config:DetectConfig",
-    "evaluate": "pipeline.stages.evaluate.stage:EvaluateConfig",
-    "report": "pipeline.stages.report.stage:ReportConfig",
+# Marks a setting that may name a file: in a settings file, its path is relative to that file.
+RELATIVE_PATH = "relative path"
+# Keys and tables of version 0.1, and what they are called now.
+RENAMED = {
+    "balance": ("class_balance",),
+    "calibrate": ("priors",),
+    "decay": ("lr_schedule",),
+    "drawings": ("previews",),
+    "everything": ("use_all_splits",),
+    "keep": ("max_detections",),
+    "labelled": ("labelled_classes",),
+    "missing": ("on_missing",),
+    "negatives": ("neg_pos_ratio",),
+    "overlap": ("nms_iou",),
+    "patience": ("disk_retry_seconds", "early_stopping_epochs"),
+    "readers": ("reader_threads",),
+    "resamples": ("bootstrap_samples",),
+    "scaled": ("downscale_on_read",),
+    "score": ("min_score",),
+    "select": ("threshold",),
+    "side": ("max_side",),
+    "start": ("init_weights",),
+    "unions": ("merge_into",),
 }
-# Settings that may name a file.
-FILES = {"train": ("start", "priors"), "evaluate": ("detections",)}
 
 
 class Settings(BaseModel):
@@ -40,56 +58,67 @@ class Settings(BaseModel):
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
 
-def load_tables(path: Path | None, assignments: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return the settings of all stages by table name: the file's, overridden by `stage.key=value` strings.
+def load_tables(
+    path: Path | None, assignments: Iterable[str], classes: Mapping[str, Callable[[], type[BaseModel]]]
+) -> dict[str, dict[str, Any]]:
+    """Read the settings of all stages: the file's, overridden by `stage.key=value` strings.
 
     A file may also be that of `facade run`, whose `work` and `datasets` are no stage's.
+
+    Args:
+        path: a TOML file.
+        assignments: values of `--set`.
+        classes: the tables that there may be, with what returns the settings class of each.
+
+    Returns:
+        The settings by table and key, checked.
     """
-    tables = _tables_of(path) if path else {}
+    tables = parse_toml(read_text(path), str(path)) if path else {}
     for key in RUN_KEYS:
         tables.pop(key, None)
     for name, table in tables.items():
-        _check_table(name, f"{path}")
+        _check_table(name, f"{path}", classes)
         if not isinstance(table, dict):
             raise UsageError(f"{path}: {name!r} is a single value, expected a table; write [{name}] above its keys.")
+    if path:
+        for name, table in tables.items():
+            _resolve_paths(table, path.parent, classes[name]())
     for text in assignments:
         stage, key, value = _parse_assignment(text)
+        _check_table(stage, "--set", classes)
         tables.setdefault(stage, {})[key] = value
     for name in tables:
-        resolve(settings_of(name), tables, name)  # a typo in another stage's table is a typo all the same
+        resolve_settings(classes[name](), tables, name)  # a typo in another stage's table is a typo all the same
     return tables
 
 
-def _tables_of(path: Path) -> dict[str, Any]:
-    """Return the tables of a file; files that they name are looked for beside it."""
-    tables = parse_toml(read_text(path), str(path))
-    for stage, keys in FILES.items():
-        table: Any = tables.get(stage)
-        for key in keys if isinstance(table, dict) else ():
-            if isinstance(table.get(key), str):
-                table[key] = beside(path.parent, table[key])
-    return tables
+def _resolve_paths(table: dict[str, Any], folder: Path, settings: type[BaseModel]) -> None:
+    """Make the files that a settings file names relative to its folder."""
+    for key, field in settings.model_fields.items():
+        if RELATIVE_PATH in field.metadata and isinstance(table.get(key), str):
+            table[key] = resolve_relative(folder, table[key])
 
 
-def beside(folder: Path, name: str) -> str:
+def resolve_relative(folder: Path, name: str) -> str:
     """Return a path relative to a settings file, if there is something; else the name as it is: a card, an address."""
     return str(folder / name) if (folder / name).exists() else name
 
 
-def resolve(settings: type[SettingsT], tables: Mapping[str, Any], name: str) -> SettingsT:
+def resolve_settings(settings: type[SettingsT], tables: Mapping[str, Any], name: str) -> SettingsT:
     """Return the settings object of table `name`, with one sentence instead of pydantic's page on an error."""
     try:
         return settings.model_validate(tables.get(name, {}))
     except ValidationError as error:
-        raise UsageError(one_sentence(error, f"settings [{name}]", settings)) from None
+        raise UsageError(format_validation_error(error, f"settings [{name}]", settings)) from None
 
 
-def one_sentence(error: ValidationError, where: str, model: type[BaseModel]) -> str:
+def format_validation_error(error: ValidationError, where: str, model: type[BaseModel]) -> str:
     """Return what is wrong, where, and which keys there are, as one sentence."""
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"]) or "the whole"
     if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
-        return f"{where}: unknown key {key!r}; known are {', '.join(sorted(model.model_fields))}."
+        known = sorted(model.model_fields)
+        return f"{where}: unknown key {key!r}; {renamed_hint(key, known)}known are {', '.join(known)}."
     if problem["type"] == "extra_forbidden":
         return f"{where}: unknown key {key!r}; a top-level key must stand above the first [table]."
     if problem["type"] == "missing" and not isinstance(problem["loc"][-1], int):
@@ -122,7 +151,6 @@ def _parse_assignment(text: str) -> tuple[str, str, Any]:
     stage, dot, key = target.strip().partition(".")
     if not (equals and dot and stage and key):
         raise UsageError(f"--set {text!r} is not of the form stage.key=value, for example extract.recipe=epfl.")
-    _check_table(stage, "--set")
     return stage, key, _parse_value(value.strip())
 
 
@@ -133,13 +161,12 @@ def _parse_value(text: str) -> Any:
         return text  # a bare word is a string: quoting it twice in a shell helps no one
 
 
-def settings_of(name: str) -> type[BaseModel]:
-    """Return the settings class of a table."""
-    module, _, settings = TABLES[name].partition(":")
-    found: type[BaseModel] = getattr(import_module(module), settings)
-    return found
+def _check_table(name: str, where: str, known: Iterable[str]) -> None:
+    if name not in known:
+        raise UsageError(f"{where}: unknown stage {name!r}; {renamed_hint(name, known)}known are {', '.join(known)}.")
 
 
-def _check_table(name: str, where: str) -> None:
-    if name not in TABLES:
-        raise UsageError(f"{where}: unknown stage {name!r}; known are {', '.join(TABLES)}.")
+def renamed_hint(key: str, known: Iterable[str]) -> str:
+    """Return what a key of version 0.1 is called now, as a part of a sentence; empty if it is none."""
+    names = [name for name in RENAMED.get(key, ()) if name in known]
+    return f"it is called {names[0]!r} since version 0.2; " if names else ""

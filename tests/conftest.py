@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.datasets.card import card_named, card_of
+from pipeline.datasets.card import parse_card, resolve_card
 from pipeline.datasets.synthetic import write_dataset
 from pipeline.datasets.synthetic.cards import BOX_CARD, mask_card
-from pipeline.execution.parallel import Workers
+from pipeline.execution.parallel import WorkerConfig
 from pipeline.execution.runner import Context, Outcome
 from pipeline.stages.extract import stage as extract
 from pipeline.stages.index import stage as index
@@ -56,11 +56,11 @@ class Workplace:
     said: list[str]
 
     def index(self, root: Path, card_text: str = "", name: str = "", **settings: Any) -> Outcome:
-        card, text = (card_of(card_text, "test"), card_text) if card_text else card_named(name)
+        card, text = (parse_card(card_text, "test"), card_text) if card_text else resolve_card(name)
         return index.run(self.context, index.IndexConfig(**settings), card, text, str(root))
 
     def extract(self, **settings: Any) -> Outcome:
-        return extract.run(self.context, extract.ExtractConfig(**{"drawings": 0, **settings}))
+        return extract.run(self.context, extract.ExtractConfig(**{"previews": 0, **settings}))
 
     def rows(self, stage: str, table: str, dataset: str | None = None) -> list[dict[str, Any]]:
         return self.context.folder(stage).read(table, dataset).to_pylist()
@@ -72,8 +72,8 @@ def workplace(tmp_path: Path) -> Callable[..., Workplace]:
 
     def make(name: str = "work", **changes: Any) -> Workplace:
         said: list[str] = []
-        settings = {"workers": Workers(count=0), "tracking": OFF, "patience": 0.0, "say": said.append, **changes}
-        settings.setdefault("progress", lambda *_: Quiet())
+        settings = {"workers": WorkerConfig(count=0), "tracking": OFF, "disk_retry_seconds": 0.0, "log": said.append, **changes}
+        settings.setdefault("make_progress", lambda *_: Quiet())
         return Workplace(Context(tmp_path / name, **settings), said)
 
     return make

@@ -1,59 +1,108 @@
-"""What all commands share: their common options, and one run of one to its line of JSON and its exit code.
-
-People read stderr; programs read the one line of JSON on stdout and the exit code: 0 done, 1 failed, 2 wrong usage.
-"""
+"""The options that commands share, and the context that they make."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from pipeline.cli.output import say
+from pipeline.cli.output import echo
 
 if TYPE_CHECKING:
     from pipeline.execution.runner import Context
 
-__all__ = ["Config", "Count", "Debug", "Scheduler", "Sets", "Share", "Tracking", "Work", "context_of"]
+__all__ = ["CommonOptions", "DebugOption", "TrackingOption", "WorkOption", "WorkersOption", "with_common_options"]
 
-Work = Annotated[Path, typer.Option("--work", help="The work folder: all tables of all stages live in it.")]
-Config = Annotated[Path | None, typer.Option("--config", help="Settings: a TOML file with one table a stage.")]
-Sets = Annotated[
+WorkOption = Annotated[Path, typer.Option("--work", help="The work folder: all tables of all stages live in it.")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings: a TOML file with one table a stage.")]
+SettingsOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="STAGE.KEY=VALUE", help="One setting; may be repeated.")
 ]
-Scheduler = Annotated[str | None, typer.Option(help="A Dask scheduler's address; default: workers on this machine.")]
-Count = Annotated[
+SchedulerOption = Annotated[
+    str | None, typer.Option(help="A Dask scheduler's address; default: workers on this machine.")
+]
+WorkersOption = Annotated[
     int | None,
     typer.Option("--workers", min=0, help="Worker processes; default: one a core. 0: this process, to debug."),
 ]
-Tracking = Annotated[
+TrackingOption = Annotated[
     str | None, typer.Option(help="MLflow's address, or 'off'; default: MLFLOW_TRACKING_URI, else mlflow.db here.")
 ]
-Share = Annotated[float, typer.Option(min=0, max=1, help="Fail above this share of rejected images.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+MaxRejectedOption = Annotated[float, typer.Option(min=0, max=1, help="Fail above this share of rejected images.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-def context_of(
-    work: Path,
-    tables: dict[str, Any],
-    scheduler: str | None,
-    workers: int | None,
-    tracking: str | None,
-    max_rejected: float,
-) -> Context:
-    """Return what every command brings along."""
-    from pipeline.config import resolve
-    from pipeline.execution.parallel import Workers
-    from pipeline.execution.runner import Context
-    from pipeline.storage.stage_folder import StoreConfig
+@dataclass(frozen=True)
+class CommonOptions:
+    """The options of all commands that run stages; `with_common_options` adds them to a command."""
 
-    patience = resolve(StoreConfig, tables, "store").patience
-    return Context(
-        work=work.absolute(),
-        workers=Workers(scheduler, workers),
-        tracking=tracking,
-        max_rejected=max_rejected,
-        patience=patience,
-        say=say,
-    )
+    config: ConfigOption = None
+    sets: SettingsOption = None
+    scheduler: SchedulerOption = None
+    workers: WorkersOption = None
+    tracking: TrackingOption = None
+    max_rejected: MaxRejectedOption = 0.05
+    debug: DebugOption = False
+
+    def tables(self, file: Path | None = None) -> dict[str, dict[str, Any]]:
+        """Read the settings of all stages from `--config`, or from `file`, and `--set`."""
+        from pipeline.config import load_tables
+        from pipeline.stages import SETTINGS
+
+        return load_tables(file or self.config, self.sets or (), SETTINGS)
+
+    @contextmanager
+    def open_context(self, work: Path, tables: dict[str, Any]) -> Iterator[Context]:
+        """Make the context of a command; its worker processes stop when this ends."""
+        from pipeline.config import resolve_settings
+        from pipeline.execution.parallel import WorkerConfig, WorkerPool
+        from pipeline.execution.runner import Context
+        from pipeline.storage.stage_folder import StoreConfig
+
+        with WorkerPool() as pool:
+            yield Context(
+                work=work.absolute(),
+                workers=WorkerConfig(self.scheduler, self.workers),
+                pool=pool,
+                tracking=self.tracking,
+                max_rejected=self.max_rejected,
+                disk_retry_seconds=resolve_settings(StoreConfig, tables, "store").disk_retry_seconds,
+                log=echo,
+            )
+
+
+def with_common_options(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Put the common options, but for some, on the command line of a command whose first parameter takes them.
+
+    Args:
+        without: fields of `CommonOptions` that the command does not have; they keep their defaults.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        names = [field.name for field in fields(CommonOptions) if field.name not in without]
+        hints = get_type_hints(CommonOptions, include_extras=True)
+        common = [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=getattr(CommonOptions, name), annotation=hints[name]
+            )
+            for name in names
+        ]
+        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+
+        @wraps(command)
+        def run(**values: Any) -> None:
+            options = CommonOptions(**{name: values.pop(name) for name in names})
+            command(options, **values)
+
+        parameters = [*(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own), *common]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
     from pipeline.execution.runner import Outcome
 
 
-__all__ = ["INTERRUPTED", "fail", "finish", "say"]
+__all__ = ["EXIT_INTERRUPTED", "echo", "fail", "finish", "finish_command"]
 
-INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
 
 
-STOPPED = "stopped; run the same command again, it goes on from here."
+STOPPED_MESSAGE = "stopped; run the same command again, it goes on from here."
 
 
 def finish(stage: str, command: Callable[[], Outcome | dict[str, Any]], debug: bool) -> None:
@@ -32,29 +33,40 @@ def finish(stage: str, command: Callable[[], Outcome | dict[str, Any]], debug: b
     except (UsageError, FacadeError, OSError) as error:
         if debug:
             traceback.print_exc()
-        raise typer.Exit(fail(stage, _sentence(error), 2 if isinstance(error, UsageError) else 1)) from None
+        raise typer.Exit(fail(stage, _error_message(error), 2 if isinstance(error, UsageError) else 1)) from None
     except KeyboardInterrupt:
-        raise typer.Exit(fail(stage, STOPPED, INTERRUPTED)) from None
+        raise typer.Exit(fail(stage, STOPPED_MESSAGE, EXIT_INTERRUPTED)) from None
     line = result if isinstance(result, dict) else asdict(result)
     if line.get("changed") is False and not stage.startswith(("verify", "model", "runs")):
-        say(f"{stage}: nothing to do, the tables are up to date")
+        echo(f"{stage}: nothing to do, the tables are up to date")
     print(json.dumps(line), flush=True)  # noqa: T201 - the one line that programs read
 
 
-def fail(stage: str, sentence: str, code: int) -> int:
+def finish_command(name: str, command: Callable[[], dict[str, Any]], debug: bool) -> None:
+    """Run a command whose line of JSON has its name and seconds as all others, and no rows."""
+    started = time.monotonic()
+
+    def timed() -> dict[str, Any]:
+        result = command()
+        return {"stage": name, "changed": False, "seconds": round(time.monotonic() - started, 3), **result}
+
+    finish(name, timed, debug)
+
+
+def fail(stage: str, message: str, code: int) -> int:
     """Say what is wrong, to people and to programs; return the exit code."""
-    say(f"error: {sentence}")
-    print(json.dumps({"stage": stage, "changed": False, "error": sentence}), flush=True)  # noqa: T201
+    echo(f"error: {message}")
+    print(json.dumps({"stage": stage, "changed": False, "error": message}), flush=True)  # noqa: T201
     return code
 
 
-def _sentence(error: BaseException) -> str:
+def _error_message(error: BaseException) -> str:
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror or error}; check that it exists and may be used, then run the command again."
     return str(error)
 
 
-def say(line: str) -> None:
+def echo(line: str) -> None:
     """Tell people a line."""
     print(line, file=sys.stderr, flush=True)  # noqa: T201 - the command line is what prints

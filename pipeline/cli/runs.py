@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.options import Debug, Tracking
-from pipeline.cli.output import finish, say
+from pipeline.cli.options import DebugOption, TrackingOption
+from pipeline.cli.output import echo, finish_command
 
 __all__ = ["runs_app"]
 
-WHAT = "MLflow's runs: the evaluated ones in a list, two of them side by side."
-runs_app = typer.Typer(help=WHAT)
+HELP = "MLflow's runs: the evaluated ones in a list, two of them side by side."
+runs_app = typer.Typer(help=HELP)
 
-Id = Annotated[str, typer.Argument(help="A run: its id, the beginning of it, or its name if no other has it.")]
+RunArgument = Annotated[str, typer.Argument(help="A run: its id, the beginning of it, or its name if no other has it.")]
 
 
-@runs_app.callback(invoke_without_command=True, help=WHAT)
+@runs_app.callback(invoke_without_command=True, help=HELP)
 def runs_root(context: typer.Context) -> None:
     """Show what there is."""
     if context.invoked_subcommand is None:
@@ -29,10 +27,10 @@ def runs_root(context: typer.Context) -> None:
 
 @runs_app.command("list")
 def runs_list(
-    most: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 20,
-    everything: Annotated[bool, typer.Option("--all", help="Those too that were not evaluated.")] = False,
-    tracking: Tracking = None,
-    debug: Debug = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 20,
+    all_runs: Annotated[bool, typer.Option("--all", help="Those too that were not evaluated.")] = False,
+    tracking: TrackingOption = None,
+    debug: DebugOption = False,
 ) -> None:
     """List runs: what was trained, when, and its mean average precision on test with the interval."""
 
@@ -40,18 +38,18 @@ def runs_list(
         from pipeline.comparison.runs import list_runs
         from pipeline.tracking.registry import open_store
 
-        return {"runs": list_runs(open_store(tracking), most, everything, say)}
+        return {"runs": list_runs(open_store(tracking), limit, all_runs, echo)}
 
-    _finish("list", command, debug)
+    finish_command("runs list", command, debug)
 
 
 @runs_app.command("compare")
 def runs_compare(
-    first: Id,
-    second: Id,
+    first: RunArgument,
+    second: RunArgument,
     out: Annotated[Path, typer.Option(help="The folder of the picture.")] = Path("compare"),
-    tracking: Tracking = None,
-    debug: Debug = False,
+    tracking: TrackingOption = None,
+    debug: DebugOption = False,
 ) -> None:
     """Tell what two runs differ in, and whether the second is better than the first by more than noise."""
 
@@ -59,16 +57,6 @@ def runs_compare(
         from pipeline.comparison.runs import compare_runs
         from pipeline.tracking.registry import open_store
 
-        return compare_runs(open_store(tracking), (first, second), out, say)
+        return compare_runs(open_store(tracking), (first, second), out, echo)
 
-    _finish("compare", command, debug)
-
-
-def _finish(name: str, command: Callable[[], dict[str, Any]], debug: bool) -> None:
-    stage, started = f"runs {name}", time.monotonic()
-
-    def timed() -> dict[str, Any]:
-        result = command()
-        return {"stage": stage, "changed": False, "seconds": round(time.monotonic() - started, 3), **result}
-
-    finish(stage, timed, debug)
+    finish_command("runs compare", command, debug)

@@ -7,45 +7,45 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pipeline.imaging.plotting import INK, paint_of, save_figure
-from pipeline.stages.evaluate.record import Lines
+from pipeline.imaging.plotting import INK, class_colour, save_figure
+from pipeline.stages.evaluate.record import PrCurves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Curves", "draw_runs"]
+__all__ = ["RunCurves", "draw_runs"]
 
 STYLES: Final = ("solid", "dashed")
 TITLES: Final = {"val.loss": "loss on validation photos", "val.map50": "mAP at IoU .5 on validation photos"}
 
 
 @dataclass(frozen=True)
-class Curves:
+class RunCurves:
     """What is drawn of a run: recall and precision of each class, and figures of its training, by epoch."""
 
     name: str
-    lines: Lines
-    series: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    pr_curves: PrCurves
+    metric_history: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
 
 
-def draw_runs(runs: Sequence[Curves], path: Path) -> Path:
+def draw_runs(runs: Sequence[RunCurves], path: Path) -> Path:
     """Return the path of a picture with a panel a class, and one for each figure that all trainings have kept."""
-    labels = sorted({label for run in runs for label in run.lines})
-    kept = {TITLES[name]: name for name in TITLES if all(run.series.get(name) for run in runs)}
+    labels = sorted({label for run in runs for label in run.pr_curves})
+    kept = {TITLES[name]: name for name in TITLES if all(run.metric_history.get(name) for run in runs)}
 
     def panel(axes: Axes, title: str) -> None:
         for run, style in zip(runs, STYLES, strict=True):
             if title in kept:
-                steps, values = zip(*run.series[kept[title]], strict=True)
+                steps, values = zip(*run.metric_history[kept[title]], strict=True)
                 axes.plot(steps, values, color=INK, linestyle=style, label=run.name)
-            elif title in run.lines:
-                axes.plot(*run.lines[title], color=paint_of(title), linestyle=style, label=run.name)
-        _finish(axes, title in kept)
+            elif title in run.pr_curves:
+                axes.plot(*run.pr_curves[title], color=class_colour(title), linestyle=style, label=run.name)
+        _style_axes(axes, title in kept)
 
     return save_figure(path, [*labels, *kept], panel)
 
 
-def _finish(axes: Axes, by_epoch: bool) -> None:
+def _style_axes(axes: Axes, by_epoch: bool) -> None:
     from matplotlib.ticker import MaxNLocator
 
     if by_epoch:

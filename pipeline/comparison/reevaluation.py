@@ -10,43 +10,43 @@ from pipeline.errors import FacadeError
 from pipeline.execution.runner import Context
 from pipeline.stages.detect import stage as detect
 from pipeline.stages.detect.config import DetectConfig
-from pipeline.stages.detect.inference import bundle_finder
+from pipeline.stages.detect.inference import detector_spec
 from pipeline.stages.detect.job import HELD_OUT, Job
-from pipeline.stages.detect.stage import ABOUT
+from pipeline.stages.detect.stage import JOB_FILE
 from pipeline.stages.evaluate import stage as evaluate
-from pipeline.stages.evaluate.candidate import CANDIDATE, CHAMPION, EVALUATED, TEST
+from pipeline.stages.evaluate.candidate import CANDIDATE, CHAMPION, EVALUATION_TAG, TEST_TAG
 from pipeline.stages.evaluate.stage import EvaluateConfig
 from pipeline.storage.stage_folder import StageFolder
-from pipeline.tracking.registry import Store, fetch_bundle
+from pipeline.tracking.registry import MlflowStore, fetch_bundle
 
-__all__ = ["judge_champion"]
+__all__ = ["reevaluate_champion"]
 
-FOLDER: Final = "champion"
+CHAMPION_FOLDER: Final = "champion"
 
 
-def judge_champion(context: Context, store: Store, name: str) -> None:
+def reevaluate_champion(context: Context, store: MlflowStore, name: str) -> None:
     """Judge the champion on the truths of this work folder, if the candidate was judged on them and it was not."""
     candidate, champion = (store.version(name, alias) for alias in (CANDIDATE, CHAMPION))
     if candidate is None or champion is None or candidate.number == champion.number:
         return
-    if candidate.tags.get(TEST) == champion.tags.get(TEST):
+    if candidate.tags.get(TEST_TAG) == champion.tags.get(TEST_TAG):
         return
     own = context.folder("evaluate").require_manifest()
-    if candidate.tags.get(EVALUATED) != own.digest:
+    if candidate.tags.get(EVALUATION_TAG) != own.digest:
         raise FacadeError(
             f"{context.work} holds no evaluation of the candidate, version {candidate.number} of {name}; name the work "
             "folder where it was judged, or judge it here."
         )
-    context.say(f"model promote: the champion was judged on other truths, and is now judged on those of {context.work}")
-    config, place = EvaluateConfig(**own.settings["evaluate"]), context.work / FOLDER
-    _find(context, config, f"models:/{name}/{champion.number}", place)
+    context.log(f"model promote: the champion was judged on other truths, and is now judged on those of {context.work}")
+    config, place = EvaluateConfig(**own.settings["evaluate"]), context.work / CHAMPION_FOLDER
+    _detect(context, config, f"models:/{name}/{champion.number}", place)
     evaluate.run(context, config.model_copy(update={"detections": str(place / "detect")}), place / "evaluate")
 
 
-def _find(context: Context, judged: EvaluateConfig, model: str, place: Path) -> None:
+def _detect(context: Context, config: EvaluateConfig, model: str, folder: Path) -> None:
     """Find with a model what its challenger was judged by, in the same photos with the same settings."""
-    theirs = StageFolder(context.work, "detect", place=Path(judged.detections) if judged.detections else None)
-    settings, about = theirs.require_manifest().settings, json.loads((theirs.path / ABOUT).read_bytes())
-    finder = bundle_finder(fetch_bundle(model, context.tracking, place / "_model"), chooses=False)
-    job = Job(str(context.work), finder, place / "detect", about.get("split", HELD_OUT), anew=True)
+    theirs = StageFolder(context.work, "detect", custom_path=Path(config.detections) if config.detections else None)
+    settings, about = theirs.require_manifest().settings, json.loads((theirs.path / JOB_FILE).read_bytes())
+    finder = detector_spec(fetch_bundle(model, context.tracking, folder / "_model"), use_operating_point=False)
+    job = Job(str(context.work), finder, folder / "detect", about.get("split", HELD_OUT), overwrite=True)
     detect.run(context, DetectConfig(**settings["detect"]), job)

@@ -13,8 +13,14 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from pipeline.errors import FacadeError
-from pipeline.stages.evaluate.bootstrap import DRAWINGS, Ranked, drawings, interval, resampled_aps
-from pipeline.stages.evaluate.record import Floats, Judgement
+from pipeline.stages.evaluate.bootstrap import (
+    BOOTSTRAP_SAMPLES,
+    ClassRanking,
+    bootstrap_aps,
+    bootstrap_counts,
+    percentile_interval,
+)
+from pipeline.stages.evaluate.record import EvaluationRecord, Floats
 from pipeline.stages.evaluate.scores import ALL, HEADLINE
 from ssd import Points
 
@@ -27,7 +33,7 @@ SAME: Final = "no difference"
 # The protocols whose IoU is the one of the verdicts, .5, with their points; the headline first.
 PROTOCOLS: Final[Mapping[str, Points]] = {HEADLINE: 11, "voc_50": "all"}
 # Of 5 photos that all speak for the same side, chance makes 2 * .5^5 = 6 %; of 6 it makes 3 %.
-FEWEST: Final = 6
+MIN_PHOTOS: Final = 6
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class Difference:
     @property
     def verdict(self) -> Verdict:
         """What the second is beside the first; of few photos nothing can be said."""
-        if self.photos < FEWEST:
+        if self.photos < MIN_PHOTOS:
             return SAME
         return BETTER if self.low > 0 else WORSE if self.high < 0 else SAME
 
@@ -80,68 +86,75 @@ class Comparison:
     photos: int
     differences: tuple[Difference, ...]
 
-    def of(self, protocol: str = HEADLINE) -> dict[str, Difference]:
+    def by_label(self, protocol: str = HEADLINE) -> dict[str, Difference]:
         """Return the differences of a protocol by label, the mean first."""
         return {one.label: one for one in self.differences if one.protocol == protocol}
 
     @property
     def mean(self) -> Difference:
         """The difference that decides: of the mean over classes, of the headline's protocol."""
-        return self.of()[ALL]
+        return self.by_label()[ALL]
 
-    def sentence(self, first: str = "the first", second: str = "the second") -> str:
+    def summary(self, first: str = "the first", second: str = "the second") -> str:
         """Return what the second is beside the first, for people, without a full stop."""
         one, where = self.mean, f"on {self.photos:,} photos of {self.split}"
         spread = f"{100 * one.value:+.1f} points of mAP, {100 * one.low:+.1f} to {100 * one.high:+.1f}"
-        if one.photos < FEWEST:
+        if one.photos < MIN_PHOTOS:
             return f"whether {second} is better than {first} cannot be told from so few: {spread}, {where}"
         if one.verdict == SAME:
             return f"no difference beyond noise between {second} and {first}: {spread}, {where}"
         return f"{second} is {one.verdict} than {first} beyond noise: {spread}, {where}"
 
 
-def compare(first: Judgement, second: Judgement, resamples: int = DRAWINGS, seed: int = 0) -> Comparison:
+def compare(
+    first: EvaluationRecord, second: EvaluationRecord, bootstrap_samples: int = BOOTSTRAP_SAMPLES, seed: int = 0
+) -> Comparison:
     """Return how the second model differs from the first, judged on the same photos with the same truth."""
     if first.digest != second.digest:
-        raise FacadeError(_unlike(first, second))
+        raise FacadeError(_mismatch_message(first, second))
     if not first.labels:
         raise FacadeError(
             f"the photos of {first.split} have no box to find, so that models cannot be compared; detect and evaluate "
             "on photos with labels."
         )
-    drawn = drawings(len(first.images), resamples, seed)
+    drawn = bootstrap_counts(len(first.images), bootstrap_samples, seed)
     weights = np.concatenate([np.ones((1, len(first.images)), drawn.dtype), drawn])  # row 0: each photo once
-    pairs = {label: (first.ranked(label), second.ranked(label)) for label in first.labels}
+    pairs = {label: (first.class_ranking(label), second.class_ranking(label)) for label in first.labels}
     differences: list[Difference] = []
     for protocol, points in PROTOCOLS.items():
-        aps = [np.stack([resampled_aps(pair[side], weights, points) for pair in pairs.values()]) for side in (0, 1)]
-        differences += _differences(protocol, pairs, aps[0], aps[1])
+        aps = [np.stack([bootstrap_aps(pair[side], weights, points) for pair in pairs.values()]) for side in (0, 1)]
+        differences += _compute_differences(protocol, pairs, aps[0], aps[1])
     return Comparison(first.split, first.digest, len(first.images), tuple(differences))
 
 
-def _differences(
-    protocol: str, pairs: Mapping[str, tuple[Ranked, Ranked]], first: Floats, second: Floats
+def _compute_differences(
+    protocol: str, pairs: Mapping[str, tuple[ClassRanking, ClassRanking]], first: Floats, second: Floats
 ) -> list[Difference]:
     """Return the differences of the mean and of each class, from figures (C, R) whose first column is all photos'."""
     found = [one.positives > 0 for one, _ in pairs.values()]
-    rows = {ALL: (_mean(first), _mean(second), np.any(found, axis=0))}
+    rows = {ALL: (_class_mean(first), _class_mean(second), np.any(found, axis=0))}
     rows |= dict(zip(pairs, zip(first, second, found, strict=True), strict=True))
     return [
         Difference(
-            protocol, label, float(one[0]), float(other[0]), *interval(other[1:] - one[1:]), photos=int(own.sum())
+            protocol,
+            label,
+            float(one[0]),
+            float(other[0]),
+            *percentile_interval(other[1:] - one[1:]),
+            photos=int(own.sum()),
         )
         for label, (one, other, own) in rows.items()
     ]
 
 
-def _mean(values: Floats) -> Floats:
+def _class_mean(values: Floats) -> Floats:
     """Return (R,) the mean over the classes that have something to find in a drawing; NaN where none has."""
     known = ~np.isnan(values)
     count = known.sum(axis=0)
     return np.where(count > 0, np.where(known, values, 0).sum(axis=0) / np.maximum(count, 1), np.nan)
 
 
-def _unlike(first: Judgement, second: Judgement) -> str:
+def _mismatch_message(first: EvaluationRecord, second: EvaluationRecord) -> str:
     """Return the sentence on two evaluations that were of other photos or other boxes."""
     sides = [f"{len(one.images):,} photos of {one.split} with {len(one.positives):,} boxes" for one in (first, second)]
     classes = [", ".join(one.labels) or "no class" for one in (first, second)]

@@ -13,22 +13,22 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
-from pipeline.assets import known_cards
-from pipeline.config import Settings, one_sentence, parse_toml, read_text
+from pipeline.assets import packaged_cards
+from pipeline.config import Settings, format_validation_error, parse_toml, read_text
 from pipeline.errors import UsageError
 
-__all__ = ["Card", "Minimum", "card_named", "card_of"]
+__all__ = ["Card", "MinimumArea", "parse_card", "resolve_card"]
 
-Kind = Literal["colour_mask", "index_mask", "cmp_xml", "voc", "yolo", "labelme", "coco"]
-MASKS = {"colour_mask", "index_mask"}
+AnnotationKind = Literal["colour_mask", "index_mask", "cmp_xml", "voc", "yolo", "labelme", "coco"]
+MASK_KINDS = {"colour_mask", "index_mask"}
 # Of these kinds one file holds the annotations of many photos.
-SETS = {"coco"}
-REST = "*"
+MULTI_PHOTO_KINDS = {"coco"}
+CATCH_ALL = "*"
 SPLITS = ("train", "val", "test")
-SHARES = (0.7, 0.15, 0.15)
+DEFAULT_SPLIT_SHARES = (0.7, 0.15, 0.15)
 
 
-def _is_pattern(text: str) -> str:
+def _check_pattern(text: str) -> str:
     if any(not re.fullmatch(r"[A-Za-z_]\w*", field) for field in re.findall(r"{([^}]*)}", text)):
         raise ValueError("a {field} is named in letters, digits and _")
     if text.startswith("./") or "\\" in text:
@@ -38,16 +38,16 @@ def _is_pattern(text: str) -> str:
     return text
 
 
-def _has_id(text: str) -> str:
+def _check_has_id(text: str) -> str:
     if "{id}" not in text:
         raise ValueError("a pattern needs the field {id}, for example 'images/{id}.jpg'")
     return text
 
 
-Pattern = Annotated[str, AfterValidator(_is_pattern)]
+Pattern = Annotated[str, AfterValidator(_check_pattern)]
 
 
-class Minimum(Settings):
+class MinimumArea(Settings):
     """The smallest region that becomes a box: so many pixels, and such a share of the image."""
 
     pixels: int = Field(default=16, ge=1)
@@ -57,7 +57,7 @@ class Minimum(Settings):
 class Splits(Settings):
     """How images are dealt to train, val and test: by hash, or by the set's own lists."""
 
-    shares: tuple[float, float, float] = SHARES
+    shares: tuple[float, float, float] = DEFAULT_SPLIT_SHARES
     train: str | None = None
     val: str | None = None
     test: str | None = None
@@ -66,7 +66,7 @@ class Splits(Settings):
 
     @field_validator("shares")
     @classmethod
-    def _sum_to_one(cls, shares: tuple[float, float, float]) -> tuple[float, float, float]:
+    def _check_shares(cls, shares: tuple[float, float, float]) -> tuple[float, float, float]:
         if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
             raise ValueError("the three shares must not be negative and must sum to 1")
         return shares
@@ -85,16 +85,16 @@ class Card(Settings):
     source: str
     licence: str
     citation: str = ""
-    kind: Kind
-    images: Annotated[list[Annotated[Pattern, AfterValidator(_has_id)]], Field(min_length=1)]
+    kind: AnnotationKind
+    images: Annotated[list[Annotated[Pattern, AfterValidator(_check_has_id)]], Field(min_length=1)]
     annotations: Annotated[list[Pattern], Field(min_length=1)]
     legend: Annotated[dict[str, str], Field(min_length=1)]
-    labelled: Annotated[list[str], Field(min_length=1)]
-    unions: dict[str, list[str]] = {}
+    labelled_classes: Annotated[list[str], Field(min_length=1)]
+    merge_into: dict[str, list[str]] = {}
     occluders: list[str] = []
     complete: bool = True
-    missing: Literal["reject", "empty", "unlabelled"] = "reject"
-    minimum: dict[str, Minimum] = {}
+    on_missing: Literal["reject", "empty", "unlabelled"] = "reject"
+    minimum: dict[str, MinimumArea] = {}
     colour_distance: float | None = Field(default=None, ge=0)
     max_unknown: float | None = Field(default=None, ge=0, le=1)
     splits: Splits = Splits()
@@ -102,12 +102,12 @@ class Card(Settings):
 
     @field_validator("images", "annotations", mode="before")
     @classmethod
-    def _one_or_many(cls, value: object) -> object:
+    def _to_list(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
 
     @field_validator("group")
     @classmethod
-    def _is_expression(cls, value: str | None) -> str | None:
+    def _check_group(cls, value: str | None) -> str | None:
         if value is not None:
             try:
                 groups = re.compile(value).groups
@@ -118,10 +118,10 @@ class Card(Settings):
         return value
 
     @model_validator(mode="after")
-    def _annotations_fit_the_kind(self) -> Card:
+    def _check_annotations(self) -> Card:
         for pattern in self.annotations:
-            if self.kind not in SETS:
-                _has_id(pattern)
+            if self.kind not in MULTI_PHOTO_KINDS:
+                _check_has_id(pattern)
             elif "{id}" in pattern or not pattern.lower().endswith(".json"):
                 raise ValueError(
                     f"of the kind {self.kind} one .json holds many photos: {pattern!r} has {{id}} or no .json"
@@ -129,45 +129,49 @@ class Card(Settings):
         return self
 
     @model_validator(mode="after")
-    def _names_are_known(self) -> Card:
+    def _check_names(self) -> Card:
         fields = [set(re.findall(r"{(\w+)}", pattern)) for pattern in self.images]
         for pattern in self.annotations:
-            if self.kind not in SETS and not any(set(re.findall(r"{(\w+)}", pattern)) <= own for own in fields):
+            if self.kind not in MULTI_PHOTO_KINDS and not any(
+                set(re.findall(r"{(\w+)}", pattern)) <= own for own in fields
+            ):
                 raise ValueError(f"annotations: {pattern!r} has a field that no pattern of images has")
-        if len(set(self.labelled)) < len(self.labelled):
-            raise ValueError(f"labelled names a class twice: {self.labelled}")
+        if len(set(self.labelled_classes)) < len(self.labelled_classes):
+            raise ValueError(f"labelled names a class twice: {self.labelled_classes}")
         names = set(self.legend.values())
-        used = {"labelled": self.labelled, "occluders": self.occluders, "minimum": self.minimum}
-        used |= {f"unions.{name}": members for name, members in self.unions.items()}
+        used = {"labelled_classes": self.labelled_classes, "occluders": self.occluders, "minimum": self.minimum}
+        used |= {f"merge_into.{name}": members for name, members in self.merge_into.items()}
         for key, members in used.items():
             for member in members:
                 if member not in names:
                     raise ValueError(f"{key} names {member!r}, which the legend does not; it has {sorted(names)}")
-        for name in self.unions:
-            if name not in self.labelled:
-                raise ValueError(f"unions.{name}: {name!r} is not in `labelled`, which has {self.labelled}")
-        if self.kind in MASKS:
+        for name in self.merge_into:
+            if name not in self.labelled_classes:
+                raise ValueError(
+                    f"merge_into.{name}: {name!r} is not in `labelled_classes`, which has {self.labelled_classes}"
+                )
+        if self.kind in MASK_KINDS:
             self._check_codes()
         return self
 
     def _check_codes(self) -> None:
         seen: dict[int, str] = {}
         for key, name in self.legend.items():
-            if key != REST and seen.setdefault(code_of(key, self.kind), name) != name:
+            if key != CATCH_ALL and seen.setdefault(parse_code(key, self.kind), name) != name:
                 raise ValueError(f"legend gives the colour or index {key!r} two names, {name!r} and another")
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Every name that the legend gives, once, those with boxes first."""
-        return tuple(dict.fromkeys([*self.labelled, *self.legend.values()]))
+        return tuple(dict.fromkeys([*self.labelled_classes, *self.legend.values()]))
 
     def minimum_area(self, label: str, pixels: int) -> float:
         """Return the smallest area in pixels that a region of `label` may have in an image of so many pixels."""
-        minimum = self.minimum.get(label, Minimum())
+        minimum = self.minimum.get(label, MinimumArea())
         return max(minimum.pixels, minimum.share * pixels)
 
 
-def code_of(key: str, kind: Kind) -> int:
+def parse_code(key: str, kind: AnnotationKind) -> int:
     """Return a legend key as the code that masks of this kind hold: an index, or a colour packed as 0xBBGGRR."""
     try:
         if kind == "index_mask":
@@ -181,19 +185,19 @@ def code_of(key: str, kind: Kind) -> int:
     return red | green << 8 | blue << 16
 
 
-def card_named(name_or_path: str) -> tuple[Card, str]:
+def resolve_card(name_or_path: str) -> tuple[Card, str]:
     """Return a card and its text, from a file or from those that come with facade-ssd."""
-    known = known_cards()
+    known = packaged_cards()
     path = known.get(name_or_path, Path(name_or_path))
     if name_or_path not in known and not path.is_file():
         raise UsageError(f"no card {name_or_path!r}: give a file, or one of {', '.join(known)}.")
     text = read_text(path)
-    return card_of(text, str(path)), text
+    return parse_card(text, str(path)), text
 
 
-def card_of(text: str, where: str) -> Card:
+def parse_card(text: str, where: str) -> Card:
     """Return the card in a TOML text."""
     try:
         return Card.model_validate(parse_toml(text, where))
     except ValidationError as error:
-        raise UsageError(one_sentence(error, f"card {where}", Card)) from None
+        raise UsageError(format_validation_error(error, f"card {where}", Card)) from None

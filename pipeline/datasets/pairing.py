@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.datasets.card import Card
-from pipeline.storage.files import Listed
+from pipeline.storage.files import FileEntry
 
-__all__ = ["Pair", "PairingKey", "file_matches", "pair_up", "pairing_key", "shared_fields"]
+__all__ = ["Pair", "PairingKey", "match_files", "pair_photos", "pairing_key", "shared_fields"]
 
 PairingKey = tuple[tuple[str, str], ...]
 
@@ -19,21 +19,21 @@ PairingKey = tuple[tuple[str, str], ...]
 class Pair:
     """A photo and its annotation, if it has one."""
 
-    photo: Listed
-    annotation: Listed | None
+    photo: FileEntry
+    annotation: FileEntry | None
     fields: Mapping[str, str]
 
 
-def pair_up(card: Card, listed: Sequence[Listed]) -> tuple[list[Pair], list[Listed]]:
+def pair_photos(card: Card, listing: Sequence[FileEntry]) -> tuple[list[Pair], list[FileEntry]]:
     """Return the photos with their annotations, in order of path, and the annotations that no photo claims."""
-    annotations: dict[PairingKey, Listed] = {}
+    annotations: dict[PairingKey, FileEntry] = {}
     second = []
-    for entry, fields in file_matches(card.annotations, listed):
+    for entry, fields in match_files(card.annotations, listing):
         if annotations.setdefault(pairing_key(fields), entry) is not entry:
             second.append(entry)
     shared = {name for pattern in card.annotations for name in re.findall(r"{(\w+)}", pattern)}
     pairs = []
-    for entry, fields in file_matches(card.images, listed):
+    for entry, fields in match_files(card.images, listing):
         found = annotations.get(pairing_key({key: value for key, value in fields.items() if key in shared}))
         pairs.append(Pair(entry, found if found and found.path != entry.path else None, fields))
     # With `{id}.png` and `{id}_mask.png` a mask fits the photos' pattern too: what is a partner is no photo.
@@ -54,14 +54,14 @@ def pairing_key(fields: Mapping[str, str]) -> PairingKey:
     return tuple(sorted((key, unicodedata.normalize("NFC", value)) for key, value in fields.items()))
 
 
-def file_matches(patterns: Iterable[str], listed: Sequence[Listed]) -> list[tuple[Listed, dict[str, str]]]:
+def match_files(patterns: Iterable[str], listing: Sequence[FileEntry]) -> list[tuple[FileEntry, dict[str, str]]]:
     """Return the files that fit a pattern, each once, by the first pattern it fits."""
-    expressions = [_expression(pattern) for pattern in patterns]
-    found = ((entry, next(filter(None, (e.fullmatch(entry.path) for e in expressions)), None)) for entry in listed)
+    expressions = [_compile_pattern(pattern) for pattern in patterns]
+    found = ((entry, next(filter(None, (e.fullmatch(entry.path) for e in expressions)), None)) for entry in listing)
     return [(entry, match.groupdict()) for entry, match in found if match]
 
 
-def _expression(pattern: str) -> re.Pattern[str]:
+def _compile_pattern(pattern: str) -> re.Pattern[str]:
     """Return a pattern as an expression: {id} crosses folders, other fields and * do not; letter case is free."""
     seen: set[str] = set()
     pieces = []

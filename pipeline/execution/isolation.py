@@ -13,28 +13,28 @@ import pyarrow as pa
 
 from pipeline.errors import FacadeError
 
-__all__ = ["RowsFunction", "work_alone"]
+__all__ = ["RowsFunction", "run_isolated"]
 
-OUT_OF_MEMORY = 137  # what a shell says of a process that the kernel killed for its memory
+EXIT_OUT_OF_MEMORY = 137  # what a shell says of a process that the kernel killed for its memory
 RowsFunction = Callable[[Sequence[dict[str, Any]]], Mapping[str, pa.Table]]
 Reject = Callable[[dict[str, Any], str], Mapping[str, pa.Table]]
 
 
-def work_alone(
+def run_isolated(
     function: RowsFunction, rows: Sequence[dict[str, Any]], reject: Reject, memory: int
 ) -> dict[str, pa.Table]:
     """Return the tables of all rows, those of a row that no child survives made by `reject(row, message)`."""
-    tables, death = _in_child(function, rows, memory)
+    tables, death = _run_in_child(function, rows, memory)
     if tables is not None:
         return dict(tables)
-    if _in_child(function, [], memory)[0] is None:
+    if _run_in_child(function, [], memory)[0] is None:
         raise FacadeError(
             f"a process ended ({death}) before it came to a row; give each more memory, by fewer --workers."
         )
-    return _by_halves(function, rows, reject, memory, death)
+    return _bisect(function, rows, reject, memory, death)
 
 
-def _by_halves(
+def _bisect(
     function: RowsFunction, rows: Sequence[dict[str, Any]], reject: Reject, memory: int, death: str
 ) -> dict[str, pa.Table]:
     """Return the tables of rows that a child died of."""
@@ -42,19 +42,19 @@ def _by_halves(
         return dict(reject(rows[0], f"reading it ended its process ({death}) again and again"))
     middle, parts = len(rows) // 2, list[dict[str, pa.Table]]()
     for half in (rows[:middle], rows[middle:]):
-        tables, death = _in_child(function, half, memory)
-        parts.append(dict(tables) if tables is not None else _by_halves(function, half, reject, memory, death))
+        tables, death = _run_in_child(function, half, memory)
+        parts.append(dict(tables) if tables is not None else _bisect(function, half, reject, memory, death))
     first, second = parts
     return {name: pa.concat_tables(part[name] for part in parts if name in part) for name in first | second}
 
 
-def _in_child(
+def _run_in_child(
     function: RowsFunction, rows: Sequence[dict[str, Any]], memory: int
 ) -> tuple[Mapping[str, pa.Table] | None, str]:
     """Return the tables, or None and what the child died of."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(function, rows, memory, theirs), daemon=True)
+    child = context.Process(target=_child_main, args=(function, rows, memory, theirs), daemon=True)
     child.start()
     theirs.close()  # so that the death of the child ends the pipe
     try:
@@ -64,21 +64,21 @@ def _in_child(
     child.join()
     if isinstance(answer, BaseException):
         raise answer
-    return answer, _cause(child.exitcode or 0)
+    return answer, _death_cause(child.exitcode or 0)
 
 
-def _cause(code: int) -> str:
-    if code == OUT_OF_MEMORY:
+def _death_cause(code: int) -> str:
+    if code == EXIT_OUT_OF_MEMORY:
         return "out of memory"
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def _child(function: RowsFunction, rows: Sequence[dict[str, Any]], memory: int, answers: Connection) -> None:
+def _child_main(function: RowsFunction, rows: Sequence[dict[str, Any]], memory: int, connection: Connection) -> None:
     # RLIMIT_DATA counts what is really asked for; RLIMIT_AS would count the address space that CUDA only reserves.
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     try:
-        answers.send(function(rows))
+        connection.send(function(rows))
     except MemoryError:
-        os._exit(OUT_OF_MEMORY)  # a death like any other: there may be no memory left to tell of it
+        os._exit(EXIT_OUT_OF_MEMORY)  # a death like any other: there may be no memory left to tell of it
     except Exception as error:  # the edge of a shard: the parent decides
-        answers.send(error)
+        connection.send(error)

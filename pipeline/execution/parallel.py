@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import islice
@@ -28,27 +28,30 @@ if TYPE_CHECKING:
     from pipeline.storage.manifest import Receipt, Shard
 
 __all__ = [
-    "Heard",
-    "Task",
-    "Workers",
-    "import_ahead",
+    "ProgressCallbacks",
+    "ShardTask",
+    "WorkerConfig",
+    "WorkerPool",
+    "concurrent_shards",
+    "cpu_count",
     "local_client",
-    "map_shards",
-    "shards_at_once",
-    "tell",
+    "preload_imports",
+    "report_progress",
     "worker_number",
 ]
 
 # What shards tell while they are worked on goes by this name through the scheduler.
-TOPIC = "facade"
+EVENT_TOPIC = "facade"
+# How long to wait for a scheduler to answer.
+CONNECT_SECONDS = 10.0
 # A shard that took two workers down with it is redone in children of this process, see `isolation`.
-DEATHS_ALLOWED = 1
+MAX_WORKER_DEATHS = 1
 # Workers are forked from a process that has imported what they need and done nothing else; elsewhere than on Linux,
 # system libraries do not survive a fork.
-METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 # What libraries read when they are imported: a worker is one thread. In this process, training would be half as fast
 # with it. Dask has glibc give back all memory that is freed; workers keep some, as `ssd.memory` says why.
-ENVIRONMENT = {
+WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -57,18 +60,18 @@ ENVIRONMENT = {
 }
 
 
-class Task(Protocol):
-    """What a stage does to a shard: `__call__` in a worker, `alone` image by image in children of this process."""
+class ShardTask(Protocol):
+    """What a stage does to a shard: `__call__` in a worker, `run_isolated` image by image in children of this process."""
 
     def __call__(self, shard: Shard) -> Receipt:
         """Return the receipt of a shard worked on in one go."""
 
-    def alone(self, shard: Shard, memory: int) -> Receipt:
+    def run_isolated(self, shard: Shard, memory: int) -> Receipt:
         """Return the receipt of a shard whose rows may each take at most `memory` bytes and a process with them."""
 
 
 @dataclass(frozen=True)
-class Workers:
+class WorkerConfig:
     """Where shards are worked on: a scheduler's address, or local processes.
 
     Attributes:
@@ -84,34 +87,82 @@ class Workers:
     @property
     def local_count(self) -> int:
         """The number of local processes: as asked, else one a core."""
-        return len(os.sched_getaffinity(0)) if self.count is None else self.count
+        return cpu_count() if self.count is None else self.count
+
+
+def cpu_count() -> int:
+    """Return the number of cores that this process may use: the machine's, its affinity or its container's quota."""
+    from dask.system import CPU_COUNT
+
+    return int(CPU_COUNT)
 
 
 @dataclass(frozen=True)
-class Heard:
+class ProgressCallbacks:
     """Who listens while shards are worked on.
 
     Attributes:
-        rows: called with the rows that some shard has got through; those of a shard that is done again come again.
-        dashboard: called with the address where the workers can be watched.
+        on_rows: called with the rows that some shard has got through; those of a shard that is done again come again.
+        on_dashboard: called with the address where the workers can be watched.
     """
 
-    rows: Callable[[int], None] = lambda _: None
-    dashboard: Callable[[str], None] = lambda _: None
+    on_rows: Callable[[int], None] = lambda _: None
+    on_dashboard: Callable[[str], None] = lambda _: None
 
 
-def map_shards(task: Task, shards: Sequence[Shard], workers: Workers, heard: Heard | None = None) -> Iterator[Receipt]:
-    """Yield the receipts of all shards as they are finished, in any order."""
-    heard = heard or Heard()
-    if workers.scheduler is None and workers.local_count == 0:
-        with _hearing(heard.rows):
-            yield from map(task, shards)
-        return
-    with _client(workers) as client:
-        _unwatch(client)
-        heard.dashboard(client.dashboard_link)
-        client.subscribe_topic(TOPIC, lambda event: heard.rows(event[1]))
-        yield from _windowed(client, task, shards)
+class WorkerPool:
+    """The worker processes of a command.
+
+    Within `with`, they are started for the first shards and kept for those of later stages; without, they are started
+    and stopped for each call.
+    """
+
+    def __init__(self) -> None:
+        """Start nothing yet."""
+        self._stack: ExitStack | None = None
+        self._config: WorkerConfig | None = None
+        self._client: Client | None = None
+
+    def __enter__(self) -> WorkerPool:
+        """Keep workers from now on."""
+        self._stack = ExitStack()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop the workers."""
+        if self._stack is not None:
+            self._stack.close()
+        self._stack = self._config = self._client = None
+
+    def map_shards(
+        self,
+        task: ShardTask,
+        shards: Sequence[Shard],
+        workers: WorkerConfig,
+        callbacks: ProgressCallbacks | None = None,
+    ) -> Iterator[Receipt]:
+        """Yield the receipts of all shards as they are finished, in any order."""
+        callbacks = callbacks or ProgressCallbacks()
+        if workers.scheduler is None and workers.local_count == 0:
+            with _progress_listener(callbacks.on_rows):
+                yield from map(task, shards)
+            return
+        with self._open(workers) as client:
+            callbacks.on_dashboard(client.dashboard_link)
+            client.subscribe_topic(EVENT_TOPIC, lambda event: callbacks.on_rows(event[1]))
+            yield from _submit_with_backpressure(client, task, shards)
+
+    @contextmanager
+    def _open(self, workers: WorkerConfig) -> Iterator[Client]:
+        if self._stack is None:
+            with _client(workers) as client:
+                yield client
+            return
+        if self._client is None or self._config != workers:
+            self._stack.close()  # of other workers
+            self._client = self._stack.enter_context(_client(workers))
+            self._config = workers
+        yield self._client
 
 
 # Who hears what is told in this process.
@@ -119,7 +170,7 @@ _listener: ContextVar[Callable[[int], None] | None] = ContextVar("listener", def
 
 
 @contextmanager
-def _hearing(listener: Callable[[int], None]) -> Iterator[None]:
+def _progress_listener(listener: Callable[[int], None]) -> Iterator[None]:
     token = _listener.set(listener)
     try:
         yield
@@ -127,27 +178,27 @@ def _hearing(listener: Callable[[int], None]) -> Iterator[None]:
         _listener.reset(token)
 
 
-def tell(rows: int) -> None:
+def report_progress(rows: int) -> None:
     """Tell the command, from within a shard, that it got through some rows."""
     if (listener := _listener.get()) is not None:
         listener(rows)
-    elif (worker := _worker()) is not None:
-        worker.log_event(TOPIC, rows)
+    elif (worker := _current_worker()) is not None:
+        worker.log_event(EVENT_TOPIC, rows)
 
 
 def worker_number() -> int:
     """Return the number of this worker process among the local ones; 0 where it has none."""
-    worker = _worker()
+    worker = _current_worker()
     return worker.name if worker is not None and isinstance(worker.name, int) else 0
 
 
-def shards_at_once() -> int:
+def concurrent_shards() -> int:
     """Return how many shards this process works on at once."""
-    worker = _worker()
+    worker = _current_worker()
     return 1 if worker is None else int(worker.state.nthreads)
 
 
-def _worker() -> Worker | None:
+def _current_worker() -> Worker | None:
     if "distributed" not in sys.modules:
         return None
     from distributed import get_worker
@@ -158,7 +209,7 @@ def _worker() -> Worker | None:
         return None
 
 
-def _unwatch(client: Client) -> None:
+def _disable_profiler(client: Client) -> None:
     """Have no worker, of now or later, look at what its threads do, where that can stop it for ever.
 
     Dask does so for its dashboard every hundredth of a second. Before Python 3.11.9, a thread that is started meanwhile
@@ -177,25 +228,27 @@ def _unwatch(client: Client) -> None:
 
 
 @contextmanager
-def _client(workers: Workers) -> Iterator[Client]:
+def _client(workers: WorkerConfig) -> Iterator[Client]:
     from distributed import Client
 
     if workers.scheduler is None:
         with local_client(workers.local_count, threads=workers.threads) as client:
+            _disable_profiler(client)
             yield client
         return
     try:
-        client = Client(workers.scheduler, timeout=10)
+        client = Client(workers.scheduler, timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:
         message = f"no Dask scheduler answers at {workers.scheduler} ({error}); start one or check --scheduler."
         raise FacadeError(message) from None
     with client:
+        _disable_profiler(client)
         yield client
 
 
-def import_ahead(workers: Workers, modules: Sequence[str]) -> None:
+def preload_imports(workers: WorkerConfig, modules: Sequence[str]) -> None:
     """Begin to import what local workers will need, in the process that they come from, and go on meanwhile."""
-    if METHOD != "forkserver" or workers.scheduler is not None or workers.local_count == 0:
+    if START_METHOD != "forkserver" or workers.scheduler is not None or workers.local_count == 0:
         return
     with _workers_environment():
         multiprocessing.set_forkserver_preload(["distributed", *modules])
@@ -209,8 +262,8 @@ def local_client(count: int, memory: str | int = "auto", threads: int = 1) -> It
     from distributed import Client, LocalCluster
 
     settings = {
-        "distributed.scheduler.allowed-failures": DEATHS_ALLOWED,
-        "distributed.worker.multiprocessing-method": METHOD,
+        "distributed.scheduler.allowed-failures": MAX_WORKER_DEATHS,
+        "distributed.worker.multiprocessing-method": START_METHOD,
     }
     with _workers_environment(), dask.config.set(settings):
         cluster = LocalCluster(
@@ -222,12 +275,12 @@ def local_client(count: int, memory: str | int = "auto", threads: int = 1) -> It
             dashboard_address="127.0.0.1:0",  # any free port
             silence_logs=logging.CRITICAL,  # the death of a worker is ours to tell
         )
-        with cluster, Client(cluster) as client, _kept_up(cluster, count):
+        with cluster, Client(cluster) as client, _keep_workers_alive(cluster, count):
             yield client
 
 
 @contextmanager
-def _kept_up(cluster: LocalCluster, count: int, pause: float = 5.0) -> Iterator[None]:
+def _keep_workers_alive(cluster: LocalCluster, count: int, pause: float = 5.0) -> Iterator[None]:
     """Replace workers that Dask has given up: those that died, or took too long, while they were started again."""
     done = Event()
 
@@ -247,8 +300,8 @@ def _kept_up(cluster: LocalCluster, count: int, pause: float = 5.0) -> Iterator[
 @contextmanager
 def _workers_environment() -> Iterator[None]:
     """Have in this process what workers inherit, but for what the user has set, and take it back."""
-    before = {name: os.environ.get(name) for name in ENVIRONMENT}
-    for name, value in ENVIRONMENT.items():
+    before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
+    for name, value in WORKER_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         yield
@@ -260,7 +313,7 @@ def _workers_environment() -> Iterator[None]:
                 os.environ[name] = old
 
 
-def _windowed(client: Client, task: Task, shards: Sequence[Shard]) -> Iterator[Receipt]:
+def _submit_with_backpressure(client: Client, task: ShardTask, shards: Sequence[Shard]) -> Iterator[Receipt]:
     from distributed import as_completed
 
     waiting = iter(shards)
@@ -273,13 +326,13 @@ def _windowed(client: Client, task: Task, shards: Sequence[Shard]) -> Iterator[R
             under_way[future.key] = shard
             completed.add(future)
 
-    submit(_window(client))
+    submit(_max_in_flight(client))
     for future in completed:
-        submit(max(1, _window(client) - len(under_way) + 1))
-        yield _result(client, future, task, under_way.pop(future.key))
+        submit(max(1, _max_in_flight(client) - len(under_way) + 1))
+        yield _collect_receipt(client, future, task, under_way.pop(future.key))
 
 
-def _result(client: Client, future: Future[Any], task: Task, shard: Shard) -> Receipt:
+def _collect_receipt(client: Client, future: Future[Any], task: ShardTask, shard: Shard) -> Receipt:
     """Return a shard's receipt; where the worker that holds it dies before it is fetched, another makes it anew.
 
     A shard that has no memory, or kills its workers, is worked on in children of this process.
@@ -290,17 +343,17 @@ def _result(client: Client, future: Future[Any], task: Task, shard: Shard) -> Re
         receipt: Receipt = future.result()
         return receipt
     except (KilledWorker, MemoryError):
-        return task.alone(shard, _memory(client))
+        return task.run_isolated(shard, _worker_memory(client))
     except CancelledError:
         raise FacadeError("the Dask scheduler went away; start it and run the same command again.") from None
 
 
-def _window(client: Client) -> int:
+def _max_in_flight(client: Client) -> int:
     threads: int = sum(client.ncores().values())
     return 2 * max(threads, 1) + 2
 
 
-def _memory(client: Client) -> int:
+def _worker_memory(client: Client) -> int:
     """Return the bytes that one worker may take, as a bound for a child that redoes its work."""
     workers: dict[str, Any] = client.scheduler_info()["workers"]
     limits = [int(worker["memory_limit"]) for worker in workers.values() if worker.get("memory_limit")]

@@ -22,18 +22,18 @@ class Progress:
     done: int = 0
     rejected: int = 0
     started: float = field(default_factory=time.monotonic)
-    _said: float = field(default_factory=time.monotonic)
-    _under_way: int = 0
+    _last_shown: float = field(default_factory=time.monotonic)
+    _in_flight: int = 0
 
     def advance(self, rows: int, rejected: int = 0) -> None:
         """Count some rows more, and show it if the last line is old enough or this is the end."""
         self.done, self.rejected = self.done + rows, self.rejected + rejected
-        self._show_now_and_then()
+        self._show_if_due()
 
-    def get_through(self, rows: int) -> None:
+    def advance_in_flight(self, rows: int) -> None:
         """Show that some rows more are done but not yet kept; rows that are done again may come again."""
-        self._under_way += rows
-        self._show_now_and_then()
+        self._in_flight += rows
+        self._show_if_due()
 
     def close(self) -> None:
         """End the line of work whose total was not known."""
@@ -41,25 +41,25 @@ class Progress:
             self._show(time.monotonic())
             self.stream.write("\n")
 
-    def _show_now_and_then(self) -> None:
+    def _show_if_due(self) -> None:
         now, pause = time.monotonic(), TERMINAL_SECONDS if self.stream.isatty() else PLAIN_SECONDS
-        if now - self._said >= pause or (self.total is not None and self.done >= self.total):
-            self._said = now
+        if now - self._last_shown >= pause or (self.total is not None and self.done >= self.total):
+            self._last_shown = now
             self._show(now)
 
     def _show(self, now: float) -> None:
-        text, end = self._text(max(now - self.started, 1e-6))
+        text, end = self._format_line(max(now - self.started, 1e-6))
         if self.stream.isatty():
             self.stream.write(f"\r\x1b[2K{text}" + ("\n" if end else ""))
         else:
             self.stream.write(text + "\n")
         self.stream.flush()
 
-    def _text(self, seconds: float) -> tuple[str, bool]:
+    def _format_line(self, seconds: float) -> tuple[str, bool]:
         """Return the line, and whether it is the last one."""
         if self.total is None:
             return f"{self.stage} {self.done:,}, {self.done / seconds:,.0f} per second", False
-        done = max(self.done, min(self._under_way, self.total - 1))
+        done = max(self.done, min(self._in_flight, self.total - 1))
         rate = done / seconds
         left = f", {_clock((self.total - done) / rate)} left" if 0 < done < self.total else ""
         bad = f", {self.rejected:,} rejected" if self.rejected else ""

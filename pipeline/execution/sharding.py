@@ -9,25 +9,25 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from pipeline.errors import BadInputError
-from pipeline.storage.files import printable
+from pipeline.storage.files import safe_text
 from pipeline.storage.manifest import Shard
 
-__all__ = ["rejected_row", "rows_of", "shards_of", "work_rows"]
+__all__ = ["make_shards", "process_rows", "rejected_row", "row_counter"]
 
 SHARD_ROWS = 64
 Result = TypeVar("Result")
 
 
-def rows_of(table: str) -> Callable[[Mapping[str, pa.Table]], int]:
+def row_counter(table: str) -> Callable[[Mapping[str, pa.Table]], int]:
     """Return the counter of a stage that writes one row into `table` for each input row that it could use."""
-    return partial(_rows_of, table)
+    return partial(_count_rows, table)
 
 
-def _rows_of(table: str, tables: Mapping[str, pa.Table]) -> int:
+def _count_rows(table: str, tables: Mapping[str, pa.Table]) -> int:
     return len(tables[table]) if table in tables else 0
 
 
-def shards_of(
+def make_shards(
     dataset: str, rows: Sequence[dict[str, Any]], digest: Callable[[Sequence[dict[str, Any]]], str]
 ) -> list[Shard]:
     """Return rows cut into shards of a fixed size, whatever the number of workers."""
@@ -35,7 +35,7 @@ def shards_of(
     return [Shard(dataset, ordinal, digest(piece), piece) for ordinal, piece in enumerate(pieces)]
 
 
-def work_rows(
+def process_rows(
     stage: str, rows: Sequence[dict[str, Any]], function: Callable[[dict[str, Any]], Result]
 ) -> tuple[list[Result], list[dict[str, Any]]]:
     """Return what `function` makes of each row, and the `rejected` rows of those that it raised on."""
@@ -53,4 +53,4 @@ def rejected_row(row: Mapping[str, Any], stage: str, error: Exception) -> dict[s
     name = type(error).__name__.removesuffix("Error") if isinstance(error, BadInputError) else type(error).__name__
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or name
     told = {"image_id": row["image_id"], "uri": row["uri"], "message": reason}
-    return {"stage": stage, "error": name, **{key: printable(text) for key, text in told.items()}}
+    return {"stage": stage, "error": name, **{key: safe_text(text) for key, text in told.items()}}

@@ -16,17 +16,17 @@ from pipeline.errors import BadInputError
 from pipeline.imaging.image_io import decode_photo
 from pipeline.storage.files import read_bytes, write_bytes
 
-__all__ = ["colour_of", "contact_sheet", "draw_boxes", "draw_samples", "save_picture"]
+__all__ = ["class_rgb", "contact_sheet", "draw_boxes", "draw_samples", "save_picture"]
 
 REPORT_COLOURS = {"building": (255, 214, 10), "window": (48, 209, 88), "door": (255, 69, 58)}
-OTHER_COLOURS = ((100, 210, 255), (191, 90, 242), (255, 159, 10), (94, 92, 230), (172, 142, 104))
-SHEET_COLUMNS, TILE, CAPTION, MARGIN = 3, (480, 360), 24, 10
+FALLBACK_COLOURS = ((100, 210, 255), (191, 90, 242), (255, 159, 10), (94, 92, 230), (172, 142, 104))
+SHEET_COLUMNS, TILE_SIZE, CAPTION_HEIGHT, MARGIN = 3, (480, 360), 24, 10
 PAPER, INK, BLACK, WHITE = (250, 250, 248), (40, 40, 40), (0, 0, 0), (255, 255, 255)
 
 
-def colour_of(label: str) -> tuple[int, int, int]:
+def class_rgb(label: str) -> tuple[int, int, int]:
     """Return the colour of a class: the report's three, else one that its name always gets."""
-    return REPORT_COLOURS.get(label, OTHER_COLOURS[sum(label.encode()) % len(OTHER_COLOURS)])
+    return REPORT_COLOURS.get(label, FALLBACK_COLOURS[sum(label.encode()) % len(FALLBACK_COLOURS)])
 
 
 def draw_boxes(photo: Image.Image, boxes: Sequence[Mapping[str, Any]]) -> Image.Image:
@@ -40,7 +40,7 @@ def draw_boxes(photo: Image.Image, boxes: Sequence[Mapping[str, Any]]) -> Image.
     for box in sorted(boxes, key=_area, reverse=True):
         edges = [round(box["xmin"]), round(box["ymin"]), round(box["xmax"]) - 1, round(box["ymax"]) - 1]
         corners = [edges[0], edges[1], max(edges[0], edges[2]), max(edges[1], edges[3])]
-        colour = BLACK if box.get("ignore") else colour_of(box["label"])
+        colour = BLACK if box.get("ignore") else class_rgb(box["label"])
         canvas.rectangle(corners, None, colour, width)
         if box.get("ignore"):
             canvas.rectangle(corners, None, WHITE, width // 2)
@@ -51,12 +51,12 @@ def draw_boxes(photo: Image.Image, boxes: Sequence[Mapping[str, Any]]) -> Image.
 
 
 def contact_sheet(
-    pictures: Sequence[tuple[str, Image.Image]], columns: int = SHEET_COLUMNS, tile: tuple[int, int] = TILE
+    pictures: Sequence[tuple[str, Image.Image]], columns: int = SHEET_COLUMNS, tile: tuple[int, int] = TILE_SIZE
 ) -> Image.Image:
     """Return pictures side by side on one sheet, each in its tile (width, height) with its name below, if any has."""
     rows, columns = math.ceil(len(pictures) / columns), min(columns, len(pictures))
     font = ImageFont.load_default(14)
-    caption = CAPTION if any(name for name, _ in pictures) else 0
+    caption = CAPTION_HEIGHT if any(name for name, _ in pictures) else 0
     width, height = tile[0] + MARGIN, tile[1] + caption + MARGIN
     sheet = Image.new("RGB", (columns * width + MARGIN, rows * height + MARGIN), PAPER)
     canvas = ImageDraw.Draw(sheet)
@@ -65,18 +65,22 @@ def contact_sheet(
         small.thumbnail(tile, Image.Resampling.LANCZOS)
         left, top = MARGIN + position % columns * width, MARGIN + position // columns * height
         sheet.paste(small, (left + (tile[0] - small.width) // 2, top + (tile[1] - small.height) // 2))
-        canvas.text((left + 4, top + tile[1] + 4), _shortened(name), INK, font)
+        canvas.text((left + 4, top + tile[1] + 4), _shorten(name), INK, font)
     return sheet
 
 
 def draw_samples(
-    folder: Path, dataset: str, images: Sequence[Mapping[str, Any]], boxes: pa.Table, most: int
+    folder: Path, dataset: str, images: Sequence[Mapping[str, Any]], boxes: pa.Table, max_photos: int
 ) -> list[Path]:
-    """Return the paths of up to `most` drawn photos, spread over the dataset, with a sheet of them first."""
-    chosen = [images[position * len(images) // most] for position in range(most)] if len(images) > most else images
+    """Return the paths of up to `max_photos` drawn photos, spread over the dataset, with a sheet of them first."""
+    chosen = (
+        [images[position * len(images) // max_photos] for position in range(max_photos)]
+        if len(images) > max_photos
+        else images
+    )
     drawn: list[tuple[str, Image.Image]] = []
     paths = []
-    for position, row in enumerate(chosen[:most]):
+    for position, row in enumerate(chosen[:max_photos]):
         own = boxes.filter(pc.equal(boxes["image_id"], row["image_id"])).to_pylist()
         try:
             photo = Image.fromarray(decode_photo(read_bytes(row["uri"])))
@@ -106,12 +110,12 @@ def _write_counts(canvas: ImageDraw.ImageDraw, size: tuple[int, int], labels: Se
         text = f"{labels.count(label)} {label}" + ("s" if labels.count(label) != 1 else "")
         box = canvas.textbbox((left, top), text, font)
         canvas.rectangle([box[0] - 4, box[1] - 3, box[2] + 4, box[3] + 3], BLACK)
-        canvas.text((left, top), text, colour_of(label), font)
+        canvas.text((left, top), text, class_rgb(label), font)
         left = int(box[2]) + 14
 
 
-def _shortened(name: str, most: int = 58) -> str:
-    return name if len(name) <= most else f"{name[:18]}...{name[-(most - 21) :]}"
+def _shorten(name: str, max_length: int = 58) -> str:
+    return name if len(name) <= max_length else f"{name[:18]}...{name[-(max_length - 21) :]}"
 
 
 def _area(box: Mapping[str, Any]) -> float:

@@ -22,11 +22,11 @@ __all__ = [
     "MAX_PIXELS",
     "PhotoFacts",
     "decode_photo",
+    "decode_upright_photo",
     "inspect_photo",
-    "mask_codes",
     "open_image",
+    "read_mask_codes",
     "turn_upright",
-    "upright_photo",
 ]
 
 UInt8 = npt.NDArray[np.uint8]
@@ -35,8 +35,8 @@ MAX_PIXELS = 150_000_000
 # Formats whose decoders take no programs and no links: no EPS, PDF, WMF, FITS.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000")
 # What a decoder raises on bytes that are not what their header says.
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, struct.error)
-UPRIGHT = {
+DECODE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, struct.error)
+TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -69,7 +69,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise BadInputError("the file is not an image in a format that is read here") from None
-    except BROKEN as error:
+    except DECODE_ERRORS as error:
         raise BadInputError(f"the image's header is broken: {error}") from None
     if image.width * image.height > max_pixels:
         size = f"{image.width}x{image.height}"
@@ -86,36 +86,36 @@ def inspect_photo(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = 1) 
     image.draft("RGB", (1, 1))
     exif = _load(image)
     turned = _orientation(exif) >= 5 and image.format != "TIFF"  # Pillow turns TIFF, and only TIFF, by itself
-    return _facts(exif, *((height, width) if turned else (width, height)))
+    return _make_facts(exif, *((height, width) if turned else (width, height)))
 
 
 def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> UInt8:
     """Return the upright photo, (H, W, 3) RGB."""
-    return upright_photo(data, max_pixels=max_pixels)[0]
+    return decode_upright_photo(data, max_pixels=max_pixels)[0]
 
 
-def upright_photo(
-    data: bytes, least: tuple[int, int] = (0, 0), max_pixels: int = MAX_PIXELS
+def decode_upright_photo(
+    data: bytes, min_size: tuple[int, int] = (0, 0), max_pixels: int = MAX_PIXELS
 ) -> tuple[UInt8, PhotoFacts]:
     """Return the upright photo, (H, W, 3) RGB, and its facts.
 
-    With `least` it may be smaller than it is, as far as its format unpacks it smaller in less time: a JPEG by halves,
-    with no side below `least` (height, width).
+    With `min_size` it may be smaller than it is, as far as its format unpacks it smaller in less time: a JPEG by halves,
+    with no side below `min_size` (height, width).
     """
     image = open_image(data, max_pixels)
     width, height = image.size
-    if any(least) and image.format in {"JPEG", "MPO"}:  # MPO: several JPEGs, the first of them is the photo
-        image.draft("RGB", (max(least), max(least)))
+    if any(min_size) and image.format in {"JPEG", "MPO"}:  # MPO: several JPEGs, the first of them is the photo
+        image.draft("RGB", (max(min_size), max(min_size)))
     exif = _load(image)
     orientation = 1 if image.format == "TIFF" else _orientation(exif)
     upright = _to_rgb(image)
     if orientation != 1:
-        upright = upright.transpose(UPRIGHT[orientation])
-    facts = _facts(exif, *((height, width) if orientation >= 5 else (width, height)))
+        upright = upright.transpose(TRANSPOSES[orientation])
+    facts = _make_facts(exif, *((height, width) if orientation >= 5 else (width, height)))
     return np.array(upright), facts  # writable, as PyTorch would have it
 
 
-def mask_codes(data: bytes, colours: bool, max_pixels: int = MAX_PIXELS) -> tuple[npt.NDArray[Any], bool]:
+def read_mask_codes(data: bytes, colours: bool, max_pixels: int = MAX_PIXELS) -> tuple[npt.NDArray[Any], bool]:
     """Return a mask's (H, W) codes as stored, and whether its format is a lossy one.
 
     Colours are packed as 0xBBGGRR (what four RGBA bytes read as on a little-endian machine, less the alpha); indices
@@ -124,7 +124,7 @@ def mask_codes(data: bytes, colours: bool, max_pixels: int = MAX_PIXELS) -> tupl
     image = open_image(data, max_pixels)
     lossy = image.format in {"JPEG", "MPO", "WEBP"}
     _load(image)
-    return (_packed(image) if colours else _indices(image)), lossy
+    return (_pack_colours(image) if colours else _indices(image)), lossy
 
 
 def turn_upright(mask: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
@@ -145,14 +145,14 @@ def _load(image: Image.Image) -> Image.Exif:
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which is not what we read
             image.load()
             exif = image.getexif()
-    except BROKEN as error:
+    except DECODE_ERRORS as error:
         raise BadInputError(f"the image is damaged: {error}") from None
     if orientation is not None:
         exif[ExifTags.Base.Orientation] = orientation
     return exif
 
 
-def _packed(image: Image.Image) -> npt.NDArray[np.uint32]:
+def _pack_colours(image: Image.Image) -> npt.NDArray[np.uint32]:
     rgba = np.ascontiguousarray(image if image.mode == "RGBA" else image.convert("RGBA"))
     return rgba.view("<u4")[..., 0] & np.uint32(0xFFFFFF)
 
@@ -178,13 +178,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _facts(exif: Image.Exif, width: int, height: int) -> PhotoFacts:
+def _make_facts(exif: Image.Exif, width: int, height: int) -> PhotoFacts:
     """Return the facts of an image with this EXIF and this upright size."""
     orientation = _orientation(exif)
     try:
         gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
         details = exif.get_ifd(ExifTags.IFD.Exif)
-    except BROKEN:
+    except DECODE_ERRORS:
         return PhotoFacts(width, height, orientation)
     return PhotoFacts(
         width,
@@ -192,36 +192,36 @@ def _facts(exif: Image.Exif, width: int, height: int) -> PhotoFacts:
         orientation,
         latitude=_degrees(gps, ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLatitudeRef, 90),
         longitude=_degrees(gps, ExifTags.GPS.GPSLongitude, ExifTags.GPS.GPSLongitudeRef, 180),
-        heading=_number(gps.get(ExifTags.GPS.GPSImgDirection), 0, 360),
-        captured_at=_moment(details.get(ExifTags.Base.DateTimeOriginal)),
+        heading=_parse_number(gps.get(ExifTags.GPS.GPSImgDirection), 0, 360),
+        captured_at=_parse_time(details.get(ExifTags.Base.DateTimeOriginal)),
     )
 
 
 def _orientation(exif: Image.Exif) -> int:
     value = exif.get(ExifTags.Base.Orientation, 1)
-    return value if value in UPRIGHT else 1
+    return value if value in TRANSPOSES else 1
 
 
-def _degrees(gps: dict[int, Any], key: int, side: int, most: float) -> float | None:
+def _degrees(gps: dict[int, Any], key: int, ref: int, limit: float) -> float | None:
     parts = gps.get(key)
     if not isinstance(parts, tuple) or len(parts) != 3:
         return None
-    degrees, minutes, seconds = (_number(part, 0, 360) for part in parts)
+    degrees, minutes, seconds = (_parse_number(part, 0, 360) for part in parts)
     if degrees is None or minutes is None:
         return None
     value = degrees + minutes / 60 + (seconds or 0.0) / 3600
-    return None if value > most else value * (-1 if gps.get(side) in {"S", "W"} else 1)
+    return None if value > limit else value * (-1 if gps.get(ref) in {"S", "W"} else 1)
 
 
-def _number(value: Any, least: float, most: float) -> float | None:
+def _parse_number(value: Any, low: float, high: float) -> float | None:
     try:
         number = float(value)
     except (TypeError, ValueError, ZeroDivisionError):
         return None
-    return number if least <= number <= most else None  # not a number is in no range
+    return number if low <= number <= high else None  # not a number is in no range
 
 
-def _moment(value: Any) -> str | None:
+def _parse_time(value: Any) -> str | None:
     try:
         return datetime.strptime(str(value).strip("\0 "), "%Y:%m:%d %H:%M:%S").isoformat()
     except ValueError:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.imaging.drawing import colour_of
+from pipeline.imaging.drawing import class_rgb
 from pipeline.storage.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["INK", "paint_of", "save_figure"]
+__all__ = ["INK", "class_colour", "save_figure"]
 
 INK, GRID = "#303030", "#dddddd"
 
@@ -36,7 +36,7 @@ def save_figure(path: Path, titles: Sequence[str], panel: Callable[[Axes, str], 
     return path
 
 
-def paint_of(label: str) -> tuple[float, float, float]:
+def class_colour(label: str) -> tuple[float, float, float]:
     """Return the colour of a class as matplotlib takes it, a little darker, for white paper."""
-    red, green, blue = colour_of(label)
+    red, green, blue = class_rgb(label)
     return red / 255 * 0.9, green / 255 * 0.9, blue / 255 * 0.9

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Runs", "runs_of"]
+__all__ = ["RunLengthEncoding", "encode_runs"]
 
 Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Runs:
+class RunLengthEncoding:
     """Horizontal runs of equal value in reading order, half-open: (R,) arrays over an image of height x width."""
 
     values: npt.NDArray[Any]
@@ -33,14 +33,14 @@ class Runs:
         """Return the (H, W) image; the runs must cover it."""
         return np.repeat(self.values, self.lengths).reshape(self.height, self.width)
 
-    def select(self, kept: npt.NDArray[np.bool_]) -> Runs:
+    def select(self, mask: npt.NDArray[np.bool_]) -> RunLengthEncoding:
         """Return some of the runs."""
         return replace(
-            self, values=self.values[kept], rows=self.rows[kept], starts=self.starts[kept], stops=self.stops[kept]
+            self, values=self.values[mask], rows=self.rows[mask], starts=self.starts[mask], stops=self.stops[mask]
         )
 
 
-def runs_of(codes: npt.NDArray[Any]) -> Runs:
+def encode_runs(codes: npt.NDArray[Any]) -> RunLengthEncoding:
     """Return the runs of an (H, W) array."""
     height, width = codes.shape
     flat = codes.ravel()
@@ -49,4 +49,4 @@ def runs_of(codes: npt.NDArray[Any]) -> Runs:
     begins[::width] = True
     first = np.flatnonzero(begins)
     rows, starts = np.divmod(first, width)
-    return Runs(flat[first], rows, starts, starts + np.diff(first, append=flat.size), height, width)
+    return RunLengthEncoding(flat[first], rows, starts, starts + np.diff(first, append=flat.size), height, width)

@@ -14,9 +14,20 @@ from pipeline.errors import FacadeError, UsageError
 from ssd import Bundle, bundle_digest, load_bundle
 from ssd.bundle import MODEL_FILE
 
-__all__ = ["CARD_FILE", "facts_of", "has_learnt_from_all", "open_bundle", "photos_rule", "text_of", "told"]
+__all__ = [
+    "CARD_FILE",
+    "LATEST_LINK",
+    "bundle_info",
+    "format_info",
+    "latest_bundle",
+    "open_bundle",
+    "preprocessing_of",
+    "trained_on_all_splits",
+    "translate_errors",
+]
 
 CARD_FILE: Final = "card.md"
+LATEST_LINK: Final = "latest"  # in WORK/train, to the run that was trained last
 
 
 def open_bundle(folder: Path) -> Bundle:
@@ -24,12 +35,17 @@ def open_bundle(folder: Path) -> Bundle:
     if not (folder / MODEL_FILE).is_file():
         advice = "name a folder as `facade model import` writes them"
         raise FacadeError(f"{folder} is no bundle, there is no {MODEL_FILE} in it; {advice}.")
-    with told():
+    with translate_errors():
         return load_bundle(folder)
 
 
+def latest_bundle(work: Path) -> Path:
+    """Return where the bundle of a work folder's last training is, if there is one."""
+    return work / "train" / LATEST_LINK / "bundle"
+
+
 @contextmanager
-def told(where: str = "") -> Iterator[None]:
+def translate_errors(where: str = "") -> Iterator[None]:
     """Turn what the detector refuses into a sentence for the user."""
     try:
         yield
@@ -39,7 +55,7 @@ def told(where: str = "") -> Iterator[None]:
         raise FacadeError(f"{where}: {_one_line(error)}" if where else _one_line(error)) from error
 
 
-def facts_of(folder: Path) -> dict[str, Any]:
+def bundle_info(folder: Path) -> dict[str, Any]:
     """Return what a bundle is, its weights checked, as what `json.dumps` takes."""
     bundle = open_bundle(folder)
     config, model = bundle.model.config, bundle.model
@@ -50,7 +66,7 @@ def facts_of(folder: Path) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "bytes": sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
         "input_size": list(priors.input_size),
-        "photos": photos_rule(folder),
+        "photos": preprocessing_of(folder),
         "classes": list(config.classes),
         "priors": {"name": priors.name, "count": priors.count, "counts_per_map": list(priors.counts_per_map)},
         "mean": list(config.mean),
@@ -61,45 +77,45 @@ def facts_of(folder: Path) -> dict[str, Any]:
     }
 
 
-def has_learnt_from_all(trained: Mapping[str, Any]) -> bool:
+def trained_on_all_splits(training_info: Mapping[str, Any]) -> bool:
     """Return whether nothing was kept back from a training, so that no photo can tell how good it is."""
-    return set(trained.get("data", {}).get("photos", {})) == {"train"}
+    return set(training_info.get("data", {}).get("photos", {})) == {"train"}
 
 
-def photos_rule(folder: Path) -> dict[str, str]:
+def preprocessing_of(folder: Path) -> dict[str, str]:
     """Return how photos are brought to the input of a bundle that could be opened."""
     rule: dict[str, str] = json.loads(read_text(folder / MODEL_FILE))["photos"]
     return rule
 
 
-def text_of(found: Mapping[str, Any]) -> str:
+def format_info(info: Mapping[str, Any]) -> str:
     """Return facts as people read them, a line each."""
-    backbone, priors, (height, width) = found["backbone"], found["priors"], found["input_size"]
+    backbone, priors, (height, width) = info["backbone"], info["priors"], info["input_size"]
     fusion = f", fusion {backbone['fusion']}" if backbone["fusion"] else ""
-    trained = list(_flat(found["trained"])) or ["nothing is known"]
+    trained = list(_flatten(info["trained"])) or ["nothing is known"]
     lines = {
         "backbone": f"{backbone['name']}, layout {backbone['layout']}{fusion}, maps {' '.join(backbone['maps'])}",
-        "parameters": f"{found['parameters']:,}, {found['bytes'] / 1e6:.1f} MB on disk",
-        "input": f"{height} high, {width} wide, {found['photos']['channels']}, {found['photos']['resize']}",
-        "classes": f"{len(found['classes'])}: {', '.join(found['classes'])}",
+        "parameters": f"{info['parameters']:,}, {info['bytes'] / 1e6:.1f} MB on disk",
+        "input": f"{height} high, {width} wide, {info['photos']['channels']}, {info['photos']['resize']}",
+        "classes": f"{len(info['classes'])}: {', '.join(info['classes'])}",
         "priors": f"{priors['name']}, {priors['count']}: {' + '.join(map(str, priors['counts_per_map']))}",
-        "normalised": f"mean {_numbers(found['mean'])}, std {_numbers(found['std'])}, of 0 to 1",
-        "decoded": ", ".join(f"{key} {'none' if value is None else value}" for key, value in found["decode"].items()),
+        "normalised": f"mean {_format_numbers(info['mean'])}, std {_format_numbers(info['std'])}, of 0 to 1",
+        "decoded": ", ".join(f"{key} {'none' if value is None else value}" for key, value in info["decode"].items()),
         "trained": f"\n{'':14s}".join(trained),
-        "digest": found["digest"],
+        "digest": info["digest"],
     }
-    return "\n".join([found["bundle"], *(f"  {key:11s} {value}" for key, value in lines.items())])
+    return "\n".join([info["bundle"], *(f"  {key:11s} {value}" for key, value in lines.items())])
 
 
-def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[str]:
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
+            yield from _flatten(value, f"{prefix}{key}.")
         elif value not in ([], None, ""):
-            yield f"{above}{key} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+            yield f"{prefix}{key} {' '.join(map(str, value)) if isinstance(value, list) else value}"
 
 
-def _numbers(values: Sequence[float]) -> str:
+def _format_numbers(values: Sequence[float]) -> str:
     return " ".join(f"{value:.4g}" for value in values)
 
 

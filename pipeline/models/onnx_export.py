@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from pipeline.errors import FacadeError
-from pipeline.models.bundle import open_bundle, photos_rule
-from pipeline.storage.files import cannot_write
+from pipeline.models.bundle import open_bundle, preprocessing_of
+from pipeline.storage.files import write_error
 from ssd import SSD, Bundle, Detector, bundle_digest
 from ssd.box_coder import MOST_GROWTH
 from ssd.bundle import write_folder
@@ -28,49 +28,54 @@ from ssd.bundle import write_folder
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["NETWORK_FILE", "SIDE_FILE", "detector_json", "export_model", "largest_difference", "to_onnx"]
+__all__ = ["DETECTOR_FILE", "NETWORK_FILE", "detector_json", "export_model", "largest_difference", "to_onnx"]
 
 FORMAT = 1
-NETWORK_FILE, SIDE_FILE = "model.onnx", "detector.json"
-NEEDS = ("onnx", "onnxruntime", "onnxscript")
-INPUT, OUTPUTS = "images", ("offsets", "logits")
+NETWORK_FILE, DETECTOR_FILE = "model.onnx", "detector.json"
+REQUIRED_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+INPUT_NAME, OUTPUT_NAMES = "images", ("offsets", "logits")
 # Batches to judge on: the one that is a special case everywhere, and one that nothing was traced with.
-BATCHES, TRACED = (1, 3), 2
-MOST_DIFFERENCE = 1e-3
+CHECK_BATCHES, TRACE_BATCH = (1, 3), 2
+MAX_DIFFERENCE = 1e-3
 # Torch's own, from torch's own code; what it says is no concern of who exports.
 KNOWN_WARNINGS = r"`isinstance\(treespec, LeafSpec\)` is deprecated"
 ERRORS_ONLY = 3  # of onnxruntime's levels: it warns of what machines have not, such as GPUs
 
 
-def export_model(folder: Path, out: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def export_model(folder: Path, out: Path, log: Callable[[str], None]) -> dict[str, Any]:
     """Write a bundle as ONNX with what belongs to it, at one stroke; return how far it is from PyTorch."""
     _check_packages()
-    _check_place(out)
+    _check_out(out)
     bundle = open_bundle(folder)
-    say(f"model export: translating {folder}; this takes a while")
+    log(f"model export: translating {folder}; this takes a while")
     network = to_onnx(bundle)
     difference = largest_difference(network, bundle.model)
-    if not difference <= MOST_DIFFERENCE:
+    if not difference <= MAX_DIFFERENCE:
         raise FacadeError(
             f"the ONNX network is not {folder}: its outputs differ by {difference:.1e} of their scale from PyTorch's, "
-            f"{MOST_DIFFERENCE:.0e} at most; nothing was written, try other versions of {', '.join(NEEDS)}."
+            f"{MAX_DIFFERENCE:.0e} at most; nothing was written, try other versions of {', '.join(REQUIRED_PACKAGES)}."
         )
-    beside = detector_json(bundle, bundle_digest(folder), photos_rule(folder))
-    beside["network"] = {"file": NETWORK_FILE, "sha256": _sha256(network), "input": INPUT, "outputs": list(OUTPUTS)}
+    beside = detector_json(bundle, bundle_digest(folder), preprocessing_of(folder))
+    beside["network"] = {
+        "file": NETWORK_FILE,
+        "sha256": _sha256(network),
+        "input": INPUT_NAME,
+        "outputs": list(OUTPUT_NAMES),
+    }
     try:
-        write_folder(out, {NETWORK_FILE: network, SIDE_FILE: (json.dumps(beside) + "\n").encode()})
+        write_folder(out, {NETWORK_FILE: network, DETECTOR_FILE: (json.dumps(beside) + "\n").encode()})
     except OSError as error:
-        raise cannot_write(out, error) from error
-    say(f"model export: {out / NETWORK_FILE} ({len(network) / 1e6:.1f} MB) and {out / SIDE_FILE}")
-    say(f"model export: differs from PyTorch by at most {difference:.1e} of the outputs' scale, batches of 1 and 3")
-    outputs = {"network": str(out / NETWORK_FILE), "detector": str(out / SIDE_FILE), "bytes": len(network)}
+        raise write_error(out, error) from error
+    log(f"model export: {out / NETWORK_FILE} ({len(network) / 1e6:.1f} MB) and {out / DETECTOR_FILE}")
+    log(f"model export: differs from PyTorch by at most {difference:.1e} of the outputs' scale, batches of 1 and 3")
+    outputs = {"network": str(out / NETWORK_FILE), "detector": str(out / DETECTOR_FILE), "bytes": len(network)}
     return {"changed": True, "outputs": outputs, "digest": _sha256(network), "largest_difference": difference}
 
 
 def to_onnx(bundle: Bundle) -> bytes:
     """Return the network as ONNX, for batches of any size, without a trace of where it was made."""
-    model = _quick_to_translate(bundle)
-    images = torch.zeros(TRACED, 3, *model.config.priors.input_size)
+    model = _exportable_model(bundle)
+    images = torch.zeros(TRACE_BATCH, 3, *model.config.priors.input_size)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=KNOWN_WARNINGS, category=FutureWarning)
@@ -78,9 +83,9 @@ def to_onnx(bundle: Bundle) -> bytes:
                 model,
                 (images,),
                 dynamo=True,
-                input_names=[INPUT],
-                output_names=list(OUTPUTS),
-                dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
+                input_names=[INPUT_NAME],
+                output_names=list(OUTPUT_NAMES),
+                dynamic_shapes={INPUT_NAME: {0: torch.export.Dim("batch")}},
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
@@ -90,7 +95,7 @@ def to_onnx(bundle: Bundle) -> bytes:
         ) from error
     assert program is not None
     proto: onnx.ModelProto = program.model_proto
-    _forget_where(proto)
+    _strip_metadata(proto)
     return bytes(proto.SerializeToString(deterministic=True))
 
 
@@ -103,12 +108,12 @@ def largest_difference(network: bytes, model: SSD) -> float:
     session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
     generator = torch.Generator().manual_seed(0)
     worst = []
-    for batch in BATCHES:
+    for batch in CHECK_BATCHES:
         size = (batch, 3, *model.config.priors.input_size)
         images = model.normalise(torch.randint(0, 256, size, generator=generator).float())
         with torch.inference_mode():
             expected = [output.numpy() for output in model(images)]
-        for mine, theirs in zip(session.run(list(OUTPUTS), {INPUT: images.numpy()}), expected, strict=True):
+        for mine, theirs in zip(session.run(list(OUTPUT_NAMES), {INPUT_NAME: images.numpy()}), expected, strict=True):
             worst.append(float(np.abs(mine - theirs).max() / np.abs(theirs).max()))
     return float(np.max(worst))  # nan stays nan, and is no agreement
 
@@ -128,16 +133,16 @@ def detector_json(bundle: Bundle, digest: str, photos: dict[str, str]) -> dict[s
         "most_growth": MOST_GROWTH,
         "decode": asdict(bundle.decode),
         "priors": config.priors.to_json(),
-        "priors_cxcywh": _shortest(config.priors.priors_cxcywh().numpy()),
+        "priors_cxcywh": _shortest_floats(config.priors.priors_cxcywh().numpy()),
     }
 
 
-def _shortest(numbers: np.ndarray[Any, np.dtype[np.float32]]) -> list[list[float]]:
+def _shortest_floats(numbers: np.ndarray[Any, np.dtype[np.float32]]) -> list[list[float]]:
     """Return rows of float32 as the shortest numbers that become the same float32 again."""
     return [[float(str(number)) for number in row] for row in numbers]
 
 
-def _quick_to_translate(bundle: Bundle) -> SSD:
+def _exportable_model(bundle: Bundle) -> SSD:
     """Return the network as the detector runs it, batch norms folded, and with nothing done in place.
 
     Batch norms as such, and ReLU6 in place, are what the translator of torch is slowest at.
@@ -150,7 +155,7 @@ def _quick_to_translate(bundle: Bundle) -> SSD:
     return model
 
 
-def _forget_where(proto: onnx.ModelProto) -> None:
+def _strip_metadata(proto: onnx.ModelProto) -> None:
     """Take out the notes of the exporter: lines and paths of this machine's Python files."""
     del proto.metadata_props[:]
     graph = proto.graph
@@ -160,16 +165,20 @@ def _forget_where(proto: onnx.ModelProto) -> None:
 
 
 def _check_packages() -> None:
-    missing = [name for name in NEEDS if find_spec(name) is None]
+    missing = [name for name in REQUIRED_PACKAGES if find_spec(name) is None]
     if missing:
-        raise FacadeError(f"to export, {', '.join(missing)} must be installed: `pip install {' '.join(NEEDS)}`.")
+        raise FacadeError(
+            f"to export, {', '.join(missing)} must be installed: `pip install {' '.join(REQUIRED_PACKAGES)}`."
+        )
 
 
-def _check_place(out: Path) -> None:
+def _check_out(out: Path) -> None:
     """Refuse to take the place of anything but an earlier export."""
     if not out.exists() and not out.is_symlink():
         return
-    others = sorted({file.name for file in out.iterdir()} - {NETWORK_FILE, SIDE_FILE}) if out.is_dir() else [out.name]
+    others = (
+        sorted({file.name for file in out.iterdir()} - {NETWORK_FILE, DETECTOR_FILE}) if out.is_dir() else [out.name]
+    )
     if others:
         raise FacadeError(f"{out} is there and no earlier export ({others[0]} is in the way); name another folder.")
 

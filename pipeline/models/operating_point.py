@@ -19,11 +19,18 @@ import numpy.typing as npt
 
 from pipeline.errors import FacadeError
 
-__all__ = ["OPERATING_FILE", "UNFITTED", "ClassPoint", "OperatingPoint", "load_operating", "rounded"]
+__all__ = [
+    "DEFAULT_THRESHOLD",
+    "OPERATING_POINT_FILE",
+    "ClassPoint",
+    "OperatingPoint",
+    "load_operating_point",
+    "round_half_up",
+]
 
-OPERATING_FILE: Final = "operating.json"
+OPERATING_POINT_FILE: Final = "operating.json"
 FORMAT: Final = 1
-UNFITTED: Final = 0.5  # score from which on a class that was not fitted is chosen
+DEFAULT_THRESHOLD: Final = 0.5  # score from which on a class that was not fitted is chosen
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -36,8 +43,8 @@ class ClassPoint:
 
     Attributes:
         threshold: the score from which on F1 is best, with precision, recall and f1 there.
-        counting: the score from which on the number of detections is nearest to that of objects, photo by photo.
-        by_number: whether each photo's choice follows from its own scores, or all are chosen from `counting` on: what
+        count_threshold: the score from which on the number of detections is nearest to that of objects, photo by photo.
+        use_count_calibration: whether each photo's choice follows from its own scores, or all are chosen from `count_threshold` on: what
             came nearer to the numbers of photos that neither was fitted to.
         scores: rising scores, and in `probabilities` what each is worth.
     """
@@ -46,8 +53,8 @@ class ClassPoint:
     precision: float
     recall: float
     f1: float
-    counting: float
-    by_number: bool
+    count_threshold: float
+    use_count_calibration: bool
     scores: tuple[float, ...]
     probabilities: tuple[float, ...]
 
@@ -82,34 +89,36 @@ class OperatingPoint:
         """What it says, in short."""
         return hashlib.sha256(self.to_json()).hexdigest()
 
-    def read(self, names: npt.NDArray[Any], images: npt.NDArray[Any], scores: npt.NDArray[Any]) -> tuple[Floats, Bools]:
+    def apply(
+        self, names: npt.NDArray[Any], images: npt.NDArray[Any], scores: npt.NDArray[Any]
+    ) -> tuple[Floats, Bools]:
         """Return what detections are worth, and which are chosen: in a photo as many of a class as are expected there.
 
         A class that was not fitted has no probability (NaN), and what scores half is chosen.
         """
         labels, probabilities = names, np.full(len(scores), np.nan)
-        chosen = np.asarray(scores) >= UNFITTED
+        chosen = np.asarray(scores) >= DEFAULT_THRESHOLD
         for name, point in self.classes.items():
             rows = np.flatnonzero(labels == name)
             rows = rows[np.lexsort((-scores[rows], images[rows]))]
             probabilities[rows] = point.probability(scores[rows])
             _, first, own = np.unique(images[rows], return_index=True, return_inverse=True)
-            numbers = rounded(np.bincount(own, probabilities[rows]))
+            numbers = round_half_up(np.bincount(own, probabilities[rows]))
             best = np.arange(len(rows)) - first[own] < numbers[own]
-            chosen[rows] = best if point.by_number else scores[rows] >= point.counting
+            chosen[rows] = best if point.use_count_calibration else scores[rows] >= point.count_threshold
         return probabilities, chosen
 
 
-def load_operating(folder: Path, model: str) -> OperatingPoint | None:
+def load_operating_point(folder: Path, model: str) -> OperatingPoint | None:
     """Return the operating point beside a bundle, None if there is none; one of another model is refused."""
-    path = folder / OPERATING_FILE
+    path = folder / OPERATING_POINT_FILE
     if not path.is_file():
         return None
     try:
         data = json.loads(path.read_bytes())
         if data["format"] > FORMAT:
             raise FacadeError(f"{path} was written by a newer facade-ssd; update this one.")
-        classes = {name: ClassPoint(**_tuples(point)) for name, point in data["classes"].items()}
+        classes = {name: ClassPoint(**_parse_class_point(point)) for name, point in data["classes"].items()}
         found = OperatingPoint(data["model"], int(data["photos"]), data["split"], classes)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FacadeError(f"{path} is damaged ({error}); remove it, or run `facade evaluate` again.") from None
@@ -118,15 +127,15 @@ def load_operating(folder: Path, model: str) -> OperatingPoint | None:
     return found
 
 
-def _tuples(point: Mapping[str, Any]) -> dict[str, Any]:
+def _parse_class_point(point: Mapping[str, Any]) -> dict[str, Any]:
     own: dict[str, Any] = {key: float(value) for key, value in point.items() if not isinstance(value, list)}
-    own["by_number"] = bool(own["by_number"])
+    own["use_count_calibration"] = bool(own["use_count_calibration"])
     own |= {key: tuple(map(float, value)) for key, value in point.items() if isinstance(value, list)}
     if len(own["scores"]) != len(own["probabilities"]) or not own["scores"]:
         raise ValueError("scores and probabilities are of different lengths")
     return own
 
 
-def rounded(number: Any) -> Any:
+def round_half_up(number: Any) -> Any:
     """Return the nearest whole number, of a half the larger."""
     return np.floor(np.asarray(number) + 0.5).astype(np.int64)

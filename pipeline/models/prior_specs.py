@@ -9,10 +9,10 @@ from pipeline.config import read_text
 from pipeline.errors import FacadeError, UsageError
 from ssd import PRESETS, PriorSpec, preset
 
-__all__ = ["priors_named"]
+__all__ = ["load_prior_spec"]
 
 
-def priors_named(name: str | None) -> PriorSpec | None:
+def load_prior_spec(name: str | None) -> PriorSpec | None:
     """Return the priors of a preset's name, or of a JSON file: a spec, or the chosen one of `priors`."""
     if name is None or name in PRESETS:
         return None if name is None else preset(name)

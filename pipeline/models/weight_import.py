@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import FacadeError, UsageError
-from pipeline.models.bundle import told
-from pipeline.models.prior_specs import priors_named
-from pipeline.models.weight_files import Checkpoint, read_checkpoint
+from pipeline.models.bundle import translate_errors
+from pipeline.models.prior_specs import load_prior_spec
+from pipeline.models.weight_files import WeightFile, read_weight_file
 from ssd import (
     DECODE_PRESETS,
     LAYOUTS,
@@ -32,72 +32,74 @@ from ssd import (
 from ssd.bundle import MODEL_FILE
 from ssd.weight_conversion import Layout
 
-__all__ = ["class_names", "import_model", "parse_classes"]
+__all__ = ["default_class_names", "import_model", "parse_classes"]
 
 # In the order of ssd.pytorch, which is the alphabet's, and so that of a-PyTorch-Tutorial.
-VOC = (
+VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
     *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 # The report keeps boxes that overlap by up to .6; the two others decode as the paper does.
-DECODE = {"torchvision": "paper", "ssd.pytorch": "paper", "report": "epfl"}
+DECODE_BY_LAYOUT = {"torchvision": "paper", "ssd.pytorch": "paper", "report": "epfl"}
 # All maps, where priors have the one of stride 4 as well: the weights have heads for all others.
-FINE = ("conv3_3", "conv4_3", "fc7", "conv8_2", "conv9_2", "conv10_2", "conv11_2")
+FINE_SOURCES = ("conv3_3", "conv4_3", "fc7", "conv8_2", "conv9_2", "conv10_2", "conv11_2")
 SEED = 0  # of what starts anew: the same file and options give the same bundle
 
 
 def import_model(
-    path: Path, out: Path, classes: str | None, priors: str | None, say: Callable[[str], None]
+    path: Path, out: Path, classes: str | None, priors: str | None, log: Callable[[str], None]
 ) -> dict[str, Any]:
     """Write the bundle of a file of weights; return what was made of it, with a note on whatever is not as it was."""
-    names, given = parse_classes(classes), priors_named(priors)
-    checkpoint = read_checkpoint(path)
-    layout = _layout(path, checkpoint)
-    with told(str(path)):
-        bundle, notes = adopted(checkpoint, layout, names, given)
+    names, given = parse_classes(classes), load_prior_spec(priors)
+    checkpoint = read_weight_file(path)
+    layout = _detect_layout(path, checkpoint)
+    with translate_errors(str(path)):
+        bundle, notes = build_bundle(checkpoint, layout, names, given)
     before = bundle_digest(out) if (out / MODEL_FILE).is_file() else None
     try:
-        with told(str(path)):
+        with translate_errors(str(path)):
             digest = save_bundle(out, bundle)
     except FileExistsError as error:
         raise FacadeError(str(error)) from None
     for note in notes:
-        say(f"model import: {note}")
+        log(f"model import: {note}")
     config = bundle.model.config
     few = ", ".join(config.classes[:5]) + (", ..." if len(config.classes) > 5 else "")
-    say(f"model import: {path} ({layout}) is now {out}: {few}; {config.priors.count} priors, {config.priors.name}")
+    log(f"model import: {path} ({layout}) is now {out}: {few}; {config.priors.count} priors, {config.priors.name}")
     made = {"bundle": str(out), "layout": layout, "classes": list(config.classes), "priors": config.priors.name}
     return {"changed": digest != before, "outputs": made, "digest": digest, "notes": notes}
 
 
-def adopted(
-    checkpoint: Checkpoint, name: str, names: tuple[str, ...] | None, given: PriorSpec | None
+def build_bundle(
+    weight_file: WeightFile, layout_name: str, classes: tuple[str, ...] | None, priors: PriorSpec | None
 ) -> tuple[Bundle, list[str]]:
     """Return the bundle of weights in a layout, and a sentence on whatever is not as it was in them.
 
-    `names` are other classes than the weights' own, `given` other priors.
+    `classes` are other classes than the weights' own, `priors` other priors.
     """
-    layout = LAYOUTS[name]
-    weights, unused = _converted(checkpoint.tensors, layout)
-    count = classes_of(checkpoint.tensors, layout)
-    names, notes = (names, []) if names else class_names(name, count)
-    spec, changed = _priors(layout, given)
+    layout = LAYOUTS[layout_name]
+    weights, unused = _convert(weight_file.tensors, layout)
+    count = classes_of(weight_file.tensors, layout)
+    classes, notes = (classes, []) if classes else default_class_names(layout_name, count)
+    spec, changed = _select_priors(layout, priors)
     backbone = BackboneConfig()
-    if len(spec.maps) == len(FINE):
-        backbone, weights = BackboneConfig(sources=FINE), _one_map_down(weights)
+    if len(spec.maps) == len(FINE_SOURCES):
+        backbone, weights = BackboneConfig(sources=FINE_SOURCES), _shift_heads(weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        model = SSD(ModelConfig(spec, names, backbone, layout.mean, layout.std)).eval()
+        model = SSD(ModelConfig(spec, classes, backbone, layout.mean, layout.std)).eval()
     notes = [*notes, *changed, *unused, *adopt(model, weights, count)]
-    source = {"file": checkpoint.name, "sha256": checkpoint.sha256, "layout": name, "notes": notes}
-    return Bundle(model, DECODE_PRESETS[DECODE[name]], {"source": source}), notes
+    source = {"file": weight_file.name, "sha256": weight_file.sha256, "layout": layout_name, "notes": notes}
+    return Bundle(model, DECODE_PRESETS[DECODE_BY_LAYOUT[layout_name]], {"source": source}), notes
 
 
-def class_names(layout: str, count: int) -> tuple[tuple[str, ...], list[str]]:
+def default_class_names(layout: str, count: int) -> tuple[tuple[str, ...], list[str]]:
     """Return names for the classes of weights with C = `count`, which have none of their own, and a note on them."""
     numbered = tuple(f"class_{number}" for number in range(1, count))
-    if count == len(VOC) + 1:
-        return VOC, [f"The {len(VOC)} classes are taken for those of Pascal VOC; if they are not, name --classes."]
+    if count == len(VOC_CLASSES) + 1:
+        return VOC_CLASSES, [
+            f"The {len(VOC_CLASSES)} classes are taken for those of Pascal VOC; if they are not, name --classes."
+        ]
     if layout == "torchvision" and count == len(coco := _torchvision_categories()):
         known = zip(coco[1:], numbered, strict=True)
         names = tuple(number if name == "N/A" else name for name, number in known)
@@ -117,26 +119,26 @@ def parse_classes(text: str | None) -> tuple[str, ...] | None:
     return names
 
 
-def _layout(path: Path, checkpoint: Checkpoint) -> str:
+def _detect_layout(path: Path, weight_file: WeightFile) -> str:
     try:
-        return layout_of(checkpoint.tensors)
+        return layout_of(weight_file.tensors)
     except ValueError as error:
         advice = "import a file of one of these, or rename its tensors"
         raise FacadeError(f"{path}: {str(error).rstrip('.')}; {advice}.") from None
 
 
-def _converted(tensors: Mapping[str, Tensor], layout: Layout) -> tuple[dict[str, Tensor], list[str]]:
+def _convert(tensors: Mapping[str, Tensor], layout: Layout) -> tuple[dict[str, Tensor], list[str]]:
     """Return weights under our names, and a note on those that the layout has no place for."""
-    seen = _Seen(tensors)
+    seen = _ImportedTensors(tensors)
     try:
         weights = layout.convert(seen)
     except KeyError as error:
         raise ValueError(f"It lacks the tensor {error}; it is cut short, or of another network.") from None
-    unused = sorted(set(tensors) - seen.names)
+    unused = sorted(set(tensors) - seen.requested_names)
     return weights, [f"{len(unused)} tensors are not used, the first is {unused[0]}."] if unused else []
 
 
-def _one_map_down(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _shift_heads(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights with every head moved to the next map, so that there is room for a finer one."""
     heads = "heads.outputs."
     moved = {}
@@ -146,27 +148,27 @@ def _one_map_down(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return moved
 
 
-class _Seen(dict[str, Tensor]):
+class _ImportedTensors(dict[str, Tensor]):
     """Tensors by name that remember which were asked for."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__(tensors)
-        self.names: set[str] = set()
+        self.requested_names: set[str] = set()
 
     def __getitem__(self, name: str) -> Tensor:
-        self.names.add(name)
+        self.requested_names.add(name)
         return super().__getitem__(name)
 
 
-def _priors(layout: Layout, given: PriorSpec | None) -> tuple[PriorSpec, list[str]]:
+def _select_priors(layout: Layout, priors: PriorSpec | None) -> tuple[PriorSpec, list[str]]:
     """Return the priors to use, and a note if they are not those that the weights were trained with."""
     own = layout.priors()
-    if given is None or replace(bounded(given), name=own.name, note=own.note) == own:
+    if priors is None or replace(bounded(priors), name=own.name, note=own.note) == own:
         return own, []
-    if given.input_size != own.input_size:
-        raise ValueError(f"The weights are for inputs of {own.input_size}; give priors for these, not {given.name}.")
-    return given, [
-        f"The weights were trained with the priors {own.name}; with {given.name} train on before you detect."
+    if priors.input_size != own.input_size:
+        raise ValueError(f"The weights are for inputs of {own.input_size}; give priors for these, not {priors.name}.")
+    return priors, [
+        f"The weights were trained with the priors {own.name}; with {priors.name} train on before you detect."
     ]
 
 

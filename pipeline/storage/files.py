@@ -19,37 +19,45 @@ from typing import Any, TypeVar
 from pipeline.errors import BadInputError, FacadeError
 
 __all__ = [
-    "ABSENT",
-    "Listed",
-    "identity",
-    "is_passing",
+    "ABSENT_VERSION",
+    "FileEntry",
+    "inode_of",
     "is_remote",
+    "is_transient",
     "json_digest",
     "list_files",
-    "printable",
     "read_bytes",
-    "remote_stamp",
-    "size_and_stamp",
+    "remote_version",
+    "retry_with_backoff",
+    "safe_text",
+    "size_and_version",
     "walk_remote",
-    "with_patience",
     "write_bytes",
 ]
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
-TEMPORARY = ".part"
-ABSENT = "absent"  # the stamp of a link to nothing
-PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNREFUSED, errno.EHOSTDOWN}
+TEMPORARY_SUFFIX = ".part"
+ABSENT_VERSION = "absent"  # the stamp of a link to nothing
+TRANSIENT_ERRORS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.ECONNREFUSED,
+    errno.EHOSTDOWN,
+}
 
 
 @dataclass(frozen=True)
-class Listed:
+class FileEntry:
     """One file (or folder) below a root: its posix path there, its address, and what tells that it changed."""
 
     path: str
     uri: str
     size: int
-    stamp: str
+    version: str
 
 
 def json_digest(value: Any) -> str:
@@ -63,29 +71,29 @@ def is_remote(uri: str) -> bool:
     return "://" in uri
 
 
-def list_files(root: str, without: Path | None = None) -> list[Listed]:
+def list_files(root: str, exclude: Path | None = None) -> list[FileEntry]:
     """Return all files and folders below `root`, sorted by path, but names that begin with a dot, and one folder."""
-    found = _list_remote(root) if is_remote(root) else _list_local(Path(root).resolve(), without)
+    found = _list_remote(root) if is_remote(root) else _list_local(Path(root).resolve(), exclude)
     return sorted(found, key=lambda listed: listed.path)
 
 
-def _list_local(root: Path, without: Path | None) -> Iterator[Listed]:
+def _list_local(root: Path, exclude: Path | None) -> Iterator[FileEntry]:
     if not root.is_dir():
         raise FacadeError(f"{root} is not a folder; give the dataset's folder with --root.")
     seen: set[tuple[int, int]] = set()  # a linked folder is followed once, so a loop of links ends
-    if without and (place := identity(without)):
+    if exclude and (place := inode_of(exclude)):
         seen.add(place)
-    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_cannot_list):
-        if (own := identity(folder)) is None or own in seen:
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_raise_listing_error):
+        if (own := inode_of(folder)) is None or own in seen:
             subfolders.clear()
             continue
         seen.add(own)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in subfolders + [name for name in names if not name.startswith(".")]:
-            yield _listed(root, Path(folder, name))
+            yield _file_entry(root, Path(folder, name))
 
 
-def identity(folder: str | Path) -> tuple[int, int] | None:
+def inode_of(folder: str | Path) -> tuple[int, int] | None:
     """Return what a folder has one of, whatever paths lead to it; None if it is not there."""
     try:
         status = os.stat(folder)
@@ -94,20 +102,20 @@ def identity(folder: str | Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _cannot_list(error: OSError) -> None:
+def _raise_listing_error(error: OSError) -> None:
     """Stop: a folder that is left out would take its photos out of the tables without a word."""
     raise FacadeError(f"cannot list {error.filename}: {error.strerror}; mend that, or move the folder away.")
 
 
-def _listed(root: Path, path: Path) -> Listed:
+def _file_entry(root: Path, path: Path) -> FileEntry:
     try:
-        size, stamp = size_and_stamp(str(path))
+        size, stamp = size_and_version(str(path))
     except OSError:  # a link to nothing: listed, so that it becomes a rejected row
-        size, stamp = 0, ABSENT
-    return Listed(path.relative_to(root).as_posix(), str(path), size, stamp)
+        size, stamp = 0, ABSENT_VERSION
+    return FileEntry(path.relative_to(root).as_posix(), str(path), size, stamp)
 
 
-def size_and_stamp(uri: str) -> tuple[int, str]:
+def size_and_version(uri: str) -> tuple[int, str]:
     """Return what tells that a file changed, the same as in its listing; asked anew each time, never remembered."""
     if not is_remote(uri):
         status = os.stat(uri)
@@ -116,10 +124,10 @@ def size_and_stamp(uri: str) -> tuple[int, str]:
 
     system, path = fsspec.core.url_to_fs(uri)
     system.invalidate_cache()
-    return remote_stamp(system.info(path))
+    return remote_version(system.info(path))
 
 
-def remote_stamp(info: Mapping[str, Any]) -> tuple[int, str]:
+def remote_version(info: Mapping[str, Any]) -> tuple[int, str]:
     """Return the same of a file on an object store, from what its listing says."""
     names = ("ETag", "etag", "LastModified", "mtime", "created")
     return int(info.get("size") or 0), str(next((info[name] for name in names if info.get(name)), ""))
@@ -144,9 +152,9 @@ def walk_remote(address: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         raise FacadeError(f"{address} cannot be listed: {error or type(error).__name__}.") from None
 
 
-def _list_remote(root: str) -> Iterator[Listed]:
+def _list_remote(root: str) -> Iterator[FileEntry]:
     for relative, uri, info in walk_remote(root):
-        yield Listed(relative, uri, *remote_stamp(info))
+        yield FileEntry(relative, uri, *remote_version(info))
 
 
 def read_bytes(uri: str) -> bytes:
@@ -174,23 +182,23 @@ def _read_remote(uri: str) -> bytes:
         raise OSError(errno.EIO, f"{type(error).__name__}: {error}") from None
 
 
-def printable(text: str) -> str:
+def safe_text(text: str) -> str:
     """Return a name as text that any table can hold, whatever bytes the file system has for it."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def is_passing(error: str) -> bool:
+def is_transient(error: str) -> bool:
     """Return whether an error of this class, a `rejected` row's, may be gone when the command is run again."""
     found = getattr(builtins, error, None)
     return error == "StaleInput" or (isinstance(found, type) and issubclass(found, OSError))
 
 
-def write_bytes(path: Path, data: bytes, patience: float = 0.0) -> None:
+def write_bytes(path: Path, data: bytes, retry_seconds: float = 0.0) -> None:
     """Write a file beside its place and rename it there, so that it is whole or absent; wait while the disk is full."""
 
     def attempt() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+        partial = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
         try:
             with open(partial, "wb") as file:
                 file.write(data)
@@ -202,24 +210,24 @@ def write_bytes(path: Path, data: bytes, patience: float = 0.0) -> None:
                 partial.unlink(missing_ok=True)
             raise
 
-    with_patience(attempt, path, patience)
+    retry_with_backoff(attempt, path, retry_seconds)
 
 
-def with_patience(attempt: Callable[[], Result], path: Path, patience: float) -> Result:
+def retry_with_backoff(attempt: Callable[[], Result], path: Path, retry_seconds: float) -> Result:
     """Return what `attempt` returns, trying again with longer and longer waits while its disk or store is away."""
     start, wait = time.monotonic(), 0.5
     while True:
         try:
             return attempt()
         except OSError as error:
-            if error.errno not in PASSING or time.monotonic() - start + wait > patience:
-                raise cannot_write(path, error) from error
+            if error.errno not in TRANSIENT_ERRORS or time.monotonic() - start + wait > retry_seconds:
+                raise write_error(path, error) from error
             logger.warning("%s: %s; trying again in %.0f s", path.parent, error.strerror, wait)
             time.sleep(wait)
             wait = min(2 * wait, 30.0)
 
 
-def cannot_write(path: Path, error: OSError) -> FacadeError:
+def write_error(path: Path, error: OSError) -> FacadeError:
     """Return the sentence for a file that could not be written."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         advice = "free some space and run the same command again, finished shards are kept"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.errors import FacadeError
-from pipeline.storage.files import cannot_write
+from pipeline.storage.files import write_error
 
 __all__ = ["locked"]
 
@@ -30,31 +30,31 @@ def locked(writes: Path, reads: Sequence[Path] = ()) -> Iterator[None]:
 
 @contextmanager
 def _lock(folder: Path, mode: int) -> Iterator[None]:
-    with _open(folder / ".lock") as file:
+    with _open_lock_file(folder / ".lock") as file:
         try:
             fcntl.flock(file, mode | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = _holder(file) or "another command"
+            holder = _read_holder(file) or "another command"
             message = f"{folder} is in use by {holder}; wait until it is done, or stop it, and run this again."
             raise FacadeError(message) from None
-        _sign(file)
+        _write_holder(file)
         yield
 
 
-def _open(path: Path) -> IO[str]:
+def _open_lock_file(path: Path) -> IO[str]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return open(path, "a+", encoding="utf-8", opener=lambda name, flags: os.open(name, flags | os.O_CLOEXEC))
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise write_error(path, error) from error
 
 
-def _holder(file: IO[str]) -> str:
+def _read_holder(file: IO[str]) -> str:
     file.seek(0)
     return file.read().strip()
 
 
-def _sign(file: IO[str]) -> None:
+def _write_holder(file: IO[str]) -> None:
     """Write who holds the lock, for the sentence that the next one sees; a full disk is no reason to stop here."""
     try:
         file.truncate(0)

@@ -14,17 +14,26 @@ from pipeline.storage.files import json_digest
 
 __all__ = ["Manifest", "Receipt", "Shard", "TableFile"]
 
-MANIFEST_FORMAT = 1
+MANIFEST_FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Some input rows, and a digest over everything that decides what comes out of them."""
+    """Some input rows, and a digest over everything that decides what comes out of them.
+
+    Attributes:
+        dataset: the dataset of the rows.
+        ordinal: the shard's number in it.
+        digest: of all that decides the tables.
+        rows: the input rows.
+        retry_of: the receipt of this shard, where it is finished and only its rejected rows are to be tried again.
+    """
 
     dataset: str
     ordinal: int
     digest: str
     rows: Sequence[dict[str, Any]] = field(default=(), repr=False)
+    retry_of: Receipt | None = field(default=None, repr=False)
 
     @property
     def key(self) -> str:
@@ -54,7 +63,7 @@ class Receipt:
     rows_out: int
     rejected: int
     tables: dict[str, TableFile]
-    passing: int = 0  # rejected rows whose reason may pass (no permission, a store away): such a shard is tried again
+    transient: int = 0  # rejected rows whose reason may pass (no permission, a store away): such a shard is tried again
 
     def __post_init__(self) -> None:
         """Refuse a shard that lost or invented rows."""
@@ -112,6 +121,11 @@ class Manifest:
             value = json.loads(text)
             if value["format"] > MANIFEST_FORMAT:
                 raise FacadeError(f"{where} was written by a newer facade-ssd; update this one.")
+            if value["format"] < MANIFEST_FORMAT:
+                raise FacadeError(
+                    f"{where} was written by facade-ssd 0.1, whose tables have other names; move {where.parents[1]} "
+                    "away and run its commands again."
+                )
             receipts = tuple(Receipt.from_json(entry) for entry in value["shards"])
             return cls(value["stage"], receipts, value["settings"], value["run_id"])
         except (ValueError, KeyError, TypeError) as error:

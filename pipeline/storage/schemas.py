@@ -17,7 +17,7 @@ __all__ = ["COORDINATES", "SCHEMAS", "check_schema", "content_digest", "empty_ta
 
 NAME_KEY = b"facade.table"
 VERSION_KEY = b"facade.version"
-STRING, FLOAT, LARGE, INT, FLAG = pa.string(), pa.float32(), pa.float64(), pa.int32(), pa.bool_()
+STRING, FLOAT, DOUBLE, INT, FLAG = pa.string(), pa.float32(), pa.float64(), pa.int32(), pa.bool_()
 
 
 def _schema(name: str, version: str, required: dict[str, Any], optional: dict[str, Any]) -> pa.Schema:
@@ -28,134 +28,141 @@ def _schema(name: str, version: str, required: dict[str, Any], optional: dict[st
 
 BOX = {"xmin": FLOAT, "ymin": FLOAT, "xmax": FLOAT, "ymax": FLOAT}
 COORDINATES = tuple(BOX)
-PLACE = {"latitude": LARGE, "longitude": LARGE, "heading": FLOAT}
+LOCATION = {"latitude": DOUBLE, "longitude": DOUBLE, "heading": FLOAT}
 
 # The first column of every table but the last two is its key.
 SCHEMAS: dict[str, pa.Schema] = {
     "images": _schema(
         "images",
-        "1.0",
+        "2.0",
         {"image_id": STRING, "dataset": STRING, "uri": STRING, "width": INT, "height": INT, "orientation": INT}
         | {"size": pa.int64(), "mtime_or_etag": STRING, "sha256": STRING, "split": STRING}
-        | {"labelled": pa.list_(pa.field("element", STRING))},
-        {"annotation_uri": STRING, "annotation_sha256": STRING, "group": STRING, **PLACE, "captured_at": STRING},
+        | {"labelled_classes": pa.list_(pa.field("element", STRING))},
+        {"annotation_uri": STRING, "annotation_sha256": STRING, "group": STRING, **LOCATION, "captured_at": STRING},
     ),
     "boxes": _schema(
         "boxes",
-        "1.0",
+        "2.0",
         {"box_id": STRING, "image_id": STRING, "label": STRING, **BOX}
         | {"truncated": FLAG, "difficult": FLAG, "ignore": FLAG, "source": STRING, "recipe": STRING},
         {"area_px": INT, "suspect": STRING},
     ),
     # One row an annotation that was read: the proof that an image without boxes was looked at.
-    "extracts": _schema(
-        "extracts",
-        "1.0",
+    "extraction_log": _schema(
+        "extraction_log",
+        "2.0",
         {"image_id": STRING, "boxes": INT, "dropped": pa.map_(STRING, INT), "unknown_share": FLOAT},
         {},
     ),
     # Sums of whole numbers: tables of parts add up to the table of the whole.
-    "shapes": _schema(
-        "shapes",
-        "1.0",
+    "box_histograms": _schema(
+        "box_histograms",
+        "2.0",
         {"dataset": STRING, "split": STRING, "label": STRING, "measure": STRING, "bin": INT, "count": pa.int64()},
         {},
     ),
     "findings": _schema(
         "findings",
-        "1.0",
+        "2.0",
         {"dataset": STRING, "kind": STRING, "label": STRING, "count": pa.int64(), "share": FLOAT, "message": STRING},
         {"example": STRING},
     ),
-    "specs": _schema("specs", "1.0", {"name": STRING, "priors": INT, "spec": STRING, "note": STRING}, {}),
+    "specs": _schema("specs", "2.0", {"name": STRING, "priors": INT, "spec": STRING, "note": STRING}, {}),
     "coverage": _schema(
         "coverage",
-        "1.0",
+        "2.0",
         {"name": STRING, "split": STRING, "label": STRING, "boxes": INT, "coverage_50": FLOAT, "coverage_70": FLOAT}
         | {"mean_iou": FLOAT, "positives": FLOAT, "share": FLOAT},
         {},
     ),
-    "choice": _schema("choice", "1.0", {"name": STRING, "split": STRING, "score": FLOAT, "reason": STRING}, {}),
+    "choice": _schema("choice", "2.0", {"name": STRING, "split": STRING, "score": FLOAT, "reason": STRING}, {}),
     # The photos that `detect` is to open; `inside` is a place in an archive file.
     "plan": _schema(
         "plan",
-        "1.0",
-        {"image_id": STRING, "uri": STRING, "stamp": STRING},
-        {"inside": STRING, "extra": pa.map_(STRING, STRING), **PLACE},
+        "2.0",
+        {"image_id": STRING, "uri": STRING, "version": STRING},
+        {"member": STRING, "extra": pa.map_(STRING, STRING), **LOCATION},
     ),
     "photos": _schema(
         "photos",
-        "1.0",
+        "2.0",
         {"image_id": STRING, "uri": STRING, "status": STRING, "detections": INT},
-        {"width": INT, "height": INT, "extra": pa.map_(STRING, STRING), **PLACE},
+        {"width": INT, "height": INT, "extra": pa.map_(STRING, STRING), **LOCATION},
     ),
     "detections": _schema(
         "detections",
-        "1.0",
+        "2.0",
         {"detection_id": STRING, "image_id": STRING, "label": STRING, "score": FLOAT, "selected": FLAG, **BOX}
         | {"model_digest": STRING},
         {"probability": FLOAT},
     ),
     # A row a photo that was judged: of the chosen detections how many are what, and how many objects nothing found.
-    "judged": _schema(
-        "judged",
-        "1.0",
-        {"image_id": STRING, "uri": STRING, "dataset": STRING, "split": STRING, "truths": INT, "chosen": INT}
+    "evaluated_images": _schema(
+        "evaluated_images",
+        "2.0",
+        {"image_id": STRING, "uri": STRING, "dataset": STRING, "split": STRING, "ground_truths": INT, "selected": INT}
         | {"correct": INT, "duplicate": INT, "localisation": INT, "class": INT, "background": INT, "missed": INT},
         {},
     ),
     # A row a detection: what it is, and the box that it lies on.
-    "verdicts": _schema(
-        "verdicts",
-        "1.0",
-        {"detection_id": STRING, "image_id": STRING, "label": STRING, "score": FLOAT, "kind": STRING, "chosen": FLAG}
-        | {"overlap": FLOAT},
-        {"probability": FLOAT, "box_id": STRING, "true_label": STRING},
+    "detection_matches": _schema(
+        "detection_matches",
+        "2.0",
+        {
+            "detection_id": STRING,
+            "image_id": STRING,
+            "label": STRING,
+            "score": FLOAT,
+            "outcome": STRING,
+            "selected": FLAG,
+        }
+        | {"iou": FLOAT},
+        {"probability": FLOAT, "box_id": STRING, "ground_truth_label": STRING},
     ),
     # A row a box: whether any detection finds it, and whether a chosen one does.
-    "truths": _schema(
-        "truths",
-        "1.0",
-        {"box_id": STRING, "image_id": STRING, "label": STRING, "ignore": FLAG, "found": FLAG, "chosen": FLAG}
+    "ground_truths": _schema(
+        "ground_truths",
+        "2.0",
+        {"box_id": STRING, "image_id": STRING, "label": STRING, "ignore": FLAG, "detected": FLAG, "selected": FLAG}
         | {"size": STRING, "shape": STRING, **BOX},
         {},
     ),
     "scores": _schema(
         "scores",
-        "1.0",
-        {"split": STRING, "dataset": STRING, "label": STRING, "part": STRING, "protocol": STRING, "value": LARGE}
+        "2.0",
+        {"split": STRING, "dataset": STRING, "label": STRING, "part": STRING, "protocol": STRING, "value": DOUBLE}
         | {"positives": INT, "images": INT},
-        {"low": LARGE, "high": LARGE},
+        {"low": DOUBLE, "high": DOUBLE},
     ),
     "curves": _schema(
         "curves",
-        "1.0",
+        "2.0",
         {"split": STRING, "label": STRING, "score": FLOAT, "precision": FLOAT, "recall": FLOAT, "f1": FLOAT},
         {},
     ),
     # `label` as it was found, and for what was missed as it is.
-    "diagnosis": _schema(
-        "diagnosis",
-        "1.0",
+    "error_breakdown": _schema(
+        "error_breakdown",
+        "2.0",
         {"split": STRING, "label": STRING, "kind": STRING, "count": INT, "share": FLOAT},
-        {"cost": FLOAT},
+        {"ap_gain": FLOAT},
     ),
-    "suspects": _schema(
-        "suspects",
-        "1.0",
+    "suspicious_labels": _schema(
+        "suspicious_labels",
+        "2.0",
         {"rank": INT, "kind": STRING, "image_id": STRING, "dataset": STRING, "split": STRING, "label": STRING}
-        | {"sure": FLOAT, **BOX},
-        {"found_label": STRING, "box_id": STRING, "detection_id": STRING},
+        | {"confidence": FLOAT, **BOX},
+        {"detected_label": STRING, "box_id": STRING, "detection_id": STRING},
     ),
-    "remarks": _schema("remarks", "1.0", {"dataset": STRING, "uri": STRING, "kind": STRING, "message": STRING}, {}),
-    "cards": _schema("cards", "1.0", {"dataset": STRING, "text": STRING}, {}),
+    "warnings": _schema("warnings", "2.0", {"dataset": STRING, "uri": STRING, "kind": STRING, "message": STRING}, {}),
+    "cards": _schema("cards", "2.0", {"dataset": STRING, "text": STRING}, {}),
     "rejected": _schema(
-        "rejected", "1.0", {"image_id": STRING, "uri": STRING, "stage": STRING, "error": STRING, "message": STRING}, {}
+        "rejected", "2.0", {"image_id": STRING, "uri": STRING, "stage": STRING, "error": STRING, "message": STRING}, {}
     ),
 }
 
 # A touched file is not a changed one: what these columns hold never counts as a change of the table.
-VOLATILE = ("mtime_or_etag",)
+VOLATILE_COLUMNS = ("mtime_or_etag",)
 
 
 def empty_table(name: str) -> pa.Table:
@@ -179,7 +186,7 @@ def check_schema(schema: pa.Schema, name: str, where: str) -> None:
         raise FacadeError(f"{where} has version {version}, this program reads up to {ours}; update facade-ssd.")
 
 
-def conform(table: pa.Table, name: str) -> pa.Table:
+def conform_to_schema(table: pa.Table, name: str) -> pa.Table:
     """Return a table read from an older minor version in today's columns; absent ones are null."""
     schema = SCHEMAS[name]
     if table.schema.equals(schema):
@@ -193,7 +200,7 @@ def conform(table: pa.Table, name: str) -> pa.Table:
 
 def content_digest(table: pa.Table) -> str:
     """Return the sha256 of what the table says: its rows, whatever the file format and however they are chunked."""
-    kept = table.drop_columns([name for name in VOLATILE if name in table.column_names]).combine_chunks()
+    kept = table.drop_columns([name for name in VOLATILE_COLUMNS if name in table.column_names]).combine_chunks()
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, kept.schema) as writer:
         writer.write_table(kept)

@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 from pipeline.errors import FacadeError
 from pipeline.storage.manifest import Manifest, Receipt, TableFile
 from pipeline.storage.schemas import check_schema, content_digest
-from pipeline.storage.stage_folder import MANIFEST, StageFolder
+from pipeline.storage.stage_folder import MANIFEST_FILE, StageFolder
 
-__all__ = ["Findings", "verify"]
+__all__ = ["VerifyReport", "verify"]
 
 
 @dataclass(frozen=True)
-class Findings:
+class VerifyReport:
     """What was looked at, and what is wrong with it, a sentence each."""
 
     stages: tuple[str, ...]
@@ -30,21 +30,21 @@ class Findings:
     problems: tuple[str, ...]
 
 
-def verify(work: Path, progress: Callable[[int, int], None] = lambda *_: None) -> Findings:
+def verify(work: Path, progress: Callable[[int, int], None] = lambda *_: None) -> VerifyReport:
     """Return the findings on all finished stages below a folder."""
-    read = [(path.parent, Manifest.from_json(path.read_bytes(), path)) for path in sorted(work.rglob(MANIFEST))]
+    read = [(path.parent, Manifest.from_json(path.read_bytes(), path)) for path in sorted(work.rglob(MANIFEST_FILE))]
     if not read:
         raise FacadeError(f"{work} holds no finished stage; point at a work folder in which a stage has completed.")
-    manifests = [(StageFolder(place.parent, manifest.stage, place=place), manifest) for place, manifest in read]
+    manifests = [(StageFolder(place.parent, manifest.stage, custom_path=place), manifest) for place, manifest in read]
     files = [(folder, receipt) for folder, manifest in manifests for receipt in manifest.receipts]
     problems: list[str] = []
     for done, (folder, receipt) in enumerate(files, start=1):
         problems += _problems(folder, receipt)
         progress(done, len(files))
-    problems += [problem for folder, manifest in manifests for problem in _strays(folder, manifest)]
+    problems += [problem for folder, manifest in manifests for problem in _unlisted_files(folder, manifest)]
     totals = {name: sum(m.total(name) for _, m in manifests) for name in ("rows_in", "rows_out", "rejected")}
     stages = tuple(folder.stage for folder, _ in manifests)
-    return Findings(stages, sum(len(r.tables) for _, r in files), **totals, problems=tuple(problems))
+    return VerifyReport(stages, sum(len(r.tables) for _, r in files), **totals, problems=tuple(problems))
 
 
 def _problems(folder: StageFolder, receipt: Receipt) -> Iterator[str]:
@@ -71,7 +71,7 @@ def _table_problems(path: Path, name: str, entry: TableFile) -> Iterator[str]:
         yield f"{path} does not say what its manifest says it does"
 
 
-def _strays(folder: StageFolder, manifest: Manifest) -> Iterator[str]:
+def _unlisted_files(folder: StageFolder, manifest: Manifest) -> Iterator[str]:
     listed = {entry.file for receipt in manifest.receipts for entry in receipt.tables.values()}
     for path in sorted(folder.path.glob("[!_]*/*.parquet")):
         if path.relative_to(folder.path).as_posix() not in listed:

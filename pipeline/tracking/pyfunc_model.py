@@ -18,14 +18,14 @@ from mlflow.pyfunc import PythonModel
 from pipeline.errors import BadInputError
 from pipeline.imaging.image_io import decode_photo
 from pipeline.storage.files import read_bytes
-from pipeline.tracking.run_logger import SERVED_COLUMNS
+from pipeline.tracking.run_logger import SERVING_COLUMNS
 from ssd import Detector, load_bundle
 
 BATCH = 8
-TYPES = {"string": "str", "double": "float64"}
+DTYPES = {"string": "str", "double": "float64"}
 
 
-class ServedBundle(PythonModel):  # type: ignore[misc]
+class BundlePyfuncModel(PythonModel):  # type: ignore[misc]
     """The detector of a bundle, on a GPU if there is one."""
 
     def load_context(self, context: Any) -> None:
@@ -38,11 +38,11 @@ class ServedBundle(PythonModel):  # type: ignore[misc]
         """Return a row for each detection, in pixels of the upright photo; a photo without any has none."""
         uris = [str(uri) for uri in model_input["uri"]]
         batches = (uris[start : start + BATCH] for start in range(0, len(uris), BATCH))
-        rows = [row for batch in batches for row in self._rows(batch)]
-        types = {name: TYPES[kind] for name, kind in SERVED_COLUMNS.items()}
+        rows = [row for batch in batches for row in self._detect(batch)]
+        types = {name: DTYPES[kind] for name, kind in SERVING_COLUMNS.items()}
         return pd.DataFrame(rows, columns=list(types)).astype(types)
 
-    def _rows(self, uris: list[str]) -> Iterator[tuple[Any, ...]]:
+    def _detect(self, uris: list[str]) -> Iterator[tuple[Any, ...]]:
         for uri, found in zip(uris, self.detector([_photo(uri) for uri in uris]), strict=True):
             parts = zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
             yield from ((uri, self.classes[label - 1], score, *box) for label, score, box in parts)
@@ -56,4 +56,4 @@ def _photo(uri: str) -> torch.Tensor:
         raise BadInputError(f"{uri}: {error}") from error
 
 
-set_model(ServedBundle())
+set_model(BundlePyfuncModel())

@@ -17,22 +17,22 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import FacadeError, UsageError
-from pipeline.tracking.run_logger import EXPERIMENT, MODEL, OFF, STAGE_TAG, quieten, told
+from pipeline.tracking.run_logger import EXPERIMENT, MODEL_ARTIFACT, OFF, STAGE_TAG, configure_mlflow_env, mlflow_errors
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-__all__ = ["Record", "Store", "Version", "fetch_bundle", "open_store"]
+__all__ = ["MlflowStore", "RunRecord", "Version", "fetch_bundle", "open_store"]
 
-PAGE = 200  # runs that are asked for at a time
-ID = re.compile(r"[0-9a-f]{32}")
-NAMED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<number>\d+))")
-BUNDLE = "artifacts/bundle"  # in a logged model
-LOGGED = re.compile(rf"runs:/(?P<run>{ID.pattern})/{MODEL}")
+PAGE_SIZE = 200  # runs that are asked for at a time
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<number>\d+))")
+BUNDLE_PATH = "artifacts/bundle"  # in a logged model
+RUN_URI = re.compile(rf"runs:/(?P<run>{RUN_ID.pattern})/{MODEL_ARTIFACT}")
 
 
 @dataclass(frozen=True)
-class Record:
+class RunRecord:
     """A run as it is kept; `started` is in milliseconds since 1970."""
 
     run_id: str
@@ -43,7 +43,7 @@ class Record:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def short(self) -> str:
+    def short_id(self) -> str:
         """The first letters of the id, which people read."""
         return self.run_id[:8]
 
@@ -64,95 +64,95 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Store:
+class MlflowStore:
     """An MLflow store, in a file or behind a server."""
 
     client: MlflowClient
 
-    def runs(self, where: str = "") -> Iterator[Record]:
+    def runs(self, where: str = "") -> Iterator[RunRecord]:
         """Yield the runs that a filter of MLflow's finds, the newest first, a page at a time."""
         token, order = None, ["attributes.start_time DESC"]
-        with _told():
+        with _mlflow_errors():
             experiment = self.client.get_experiment_by_name(EXPERIMENT)
         while experiment is not None:
-            with _told():
-                page = self.client.search_runs([experiment.experiment_id], where, 1, PAGE, order, token)
-            yield from map(_record, page)
+            with _mlflow_errors():
+                page = self.client.search_runs([experiment.experiment_id], where, 1, PAGE_SIZE, order, token)
+            yield from map(_to_record, page)
             token = page.token
             if not token:
                 return
 
-    def run(self, run_id: str) -> Record | None:
+    def run(self, run_id: str) -> RunRecord | None:
         """Return the run of an id, if there is one."""
-        if not ID.fullmatch(run_id):
+        if not RUN_ID.fullmatch(run_id):
             return None
-        with _told():
-            found = _known(lambda: self.client.get_run(run_id))
-        return None if found is None or found.info.lifecycle_stage != "active" else _record(found)
+        with _mlflow_errors():
+            found = _get_if_exists(lambda: self.client.get_run(run_id))
+        return None if found is None or found.info.lifecycle_stage != "active" else _to_record(found)
 
-    def series(self, run_id: str, metric: str) -> list[tuple[int, float]]:
+    def metric_history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
         """Return the steps and the values of a figure that changes."""
-        with _told():
+        with _mlflow_errors():
             return sorted((entry.step, entry.value) for entry in self.client.get_metric_history(run_id, metric))
 
     def files(self, run_id: str) -> list[str]:
         """Return the paths of the files that lie on top of a run."""
-        with _told():
+        with _mlflow_errors():
             return [entry.path for entry in self.client.list_artifacts(run_id) if not entry.is_dir]
 
     def fetch(self, run_id: str, path: str, folder: Path) -> Path:
         """Return the copy of a run's file in a folder."""
-        with _told(f"{path} of run {run_id} cannot be had: "):
+        with _mlflow_errors(f"{path} of run {run_id} cannot be had: "):
             return Path(self.client.download_artifacts(run_id, path, str(folder)))
 
     def versions(self, name: str) -> list[Version]:
         """Return the versions of a registered model, the newest first; none of one that is not there."""
-        with _told():
+        with _mlflow_errors():
             found = self.client.search_model_versions(f"name='{name}'")
-        return [_version(one) for one in sorted(found, key=lambda one: -int(one.version))]
+        return [_to_version(one) for one in sorted(found, key=lambda one: -int(one.version))]
 
     def version(self, name: str, alias: str) -> Version | None:
         """Return the version that an alias names, if there is one."""
-        with _told():
-            model = _known(lambda: self.client.get_registered_model(name))
+        with _mlflow_errors():
+            model = _get_if_exists(lambda: self.client.get_registered_model(name))
             if model is None or alias not in model.aliases:
                 return None
-            return _version(self.client.get_model_version(name, str(model.aliases[alias])))
+            return _to_version(self.client.get_model_version(name, str(model.aliases[alias])))
 
     def add_version(self, name: str, run_id: str, tags: Mapping[str, str]) -> Version | None:
         """Return a new version of a registered model, made of the model that a run has logged; None if it has none."""
-        with _told():
+        with _mlflow_errors():
             if (logged := self._logged_model(run_id)) is None:
                 return None
-            if _known(lambda: self.client.get_registered_model(name)) is None:
+            if _get_if_exists(lambda: self.client.get_registered_model(name)) is None:
                 self.client.create_registered_model(name)
             place, model = logged.artifact_location, logged.model_id
-            return _version(self.client.create_model_version(name, place, run_id, dict(tags), model_id=model))
+            return _to_version(self.client.create_model_version(name, place, run_id, dict(tags), model_id=model))
 
     def add_to_model(self, run_id: str, file: Path) -> None:
         """Put a file beside the bundle in the model that a run has logged, if it has one."""
-        with _told(), TemporaryDirectory() as temporary:
+        with _mlflow_errors(), TemporaryDirectory() as temporary:
             if (logged := self._logged_model(run_id)) is not None:
-                place = Path(temporary) / BUNDLE
+                place = Path(temporary) / BUNDLE_PATH
                 place.mkdir(parents=True)
                 shutil.copy(file, place)
                 self.client.log_model_artifacts(logged.model_id, temporary)
 
     def tag_version(self, version: Version, tags: Mapping[str, str]) -> None:
         """Tag a version; a tag that it has already gets the new value."""
-        with _told():
+        with _mlflow_errors():
             for key, value in tags.items():
                 self.client.set_model_version_tag(version.name, version.number, key, value)
 
-    def name_version(self, version: Version, alias: str) -> None:
+    def set_alias(self, version: Version, alias: str) -> None:
         """Let an alias name a version, and no other any more."""
-        with _told():
+        with _mlflow_errors():
             self.client.set_registered_model_alias(version.name, alias, version.number)
 
-    def place(self, address: str) -> str:
+    def resolve_uri(self, address: str) -> str:
         """Return where a logged model lies; MLflow would look for it in its default store, whatever store this is."""
-        named, logged = NAMED.fullmatch(address), LOGGED.fullmatch(address)
-        with _told(f"{address} cannot be had: "):
+        named, logged = MODEL_URI.fullmatch(address), RUN_URI.fullmatch(address)
+        with _mlflow_errors(f"{address} cannot be had: "):
             if named:
                 number = (
                     named["number"] or self.client.get_model_version_by_alias(named["name"], named["alias"]).version
@@ -164,7 +164,7 @@ class Store:
 
     def _logged_model(self, run_id: str) -> Any:
         """Return the model that a run has logged last and as a whole; a command that was killed leaves others."""
-        run = _known(lambda: self.client.get_run(run_id))
+        run = _get_if_exists(lambda: self.client.get_run(run_id))
         outputs = run.outputs.model_outputs if run is not None and run.outputs else []
         models = [self.client.get_logged_model(one.model_id) for one in outputs]
         ready = [model for model in models if str(model.status) == "READY"]
@@ -176,13 +176,13 @@ def fetch_bundle(address: str, uri: str | None, folder: Path) -> Path:
 
     Its place there is named by what is in it: commands that fetch the same one, or the next, do not disturb others.
     """
-    place = open_store(None if uri == OFF else uri).place(address)
+    place = open_store(None if uri == OFF else uri).resolve_uri(address)
     from mlflow.artifacts import download_artifacts
 
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".") as elsewhere:
-        with _told(f"{address} cannot be had: "):
-            source = f"{place}/{BUNDLE}"
+        with _mlflow_errors(f"{address} cannot be had: "):
+            source = f"{place}/{BUNDLE_PATH}"
             found = download_artifacts(
                 artifact_uri=source, dst_path=elsewhere, tracking_uri=None if uri == OFF else uri
             )
@@ -193,39 +193,39 @@ def fetch_bundle(address: str, uri: str | None, folder: Path) -> Path:
     return own
 
 
-def open_store(uri: str | None) -> Store:
+def open_store(uri: str | None) -> MlflowStore:
     """Return the store at an address, else MLflow's own default."""
     if uri == OFF:
         raise UsageError("--tracking off leaves nothing to look into; give MLflow's address, or leave the option out.")
-    quieten()
+    configure_mlflow_env()
     from mlflow.tracking import MlflowClient
 
-    with _told():
-        return Store(MlflowClient(tracking_uri=uri))
+    with _mlflow_errors():
+        return MlflowStore(MlflowClient(tracking_uri=uri))
 
 
-def _told(before: str = "") -> AbstractContextManager[None]:
-    return told(before, "do what it is asked", "name another with --tracking")
+def _mlflow_errors(prefix: str = "") -> AbstractContextManager[None]:
+    return mlflow_errors(prefix, "do what it is asked", "name another with --tracking")
 
 
-def _known(ask: Any) -> Any:
+def _get_if_exists(request: Any) -> Any:
     """Return what MLflow answers, None where there is no such thing."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return ask()
+        return request()
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return None
 
 
-def _record(run: Any) -> Record:
+def _to_record(run: Any) -> RunRecord:
     info, data = run.info, run.data
-    return Record(info.run_id, info.run_name or "", info.start_time, data.params, data.metrics, data.tags)
+    return RunRecord(info.run_id, info.run_name or "", info.start_time, data.params, data.metrics, data.tags)
 
 
-def _version(found: Any) -> Version:
-    if found.status != "READY":
-        raise FacadeError(f"version {found.version} of {found.name} is {found.status} in MLflow; delete it there.")
-    return Version(found.name, str(found.version), found.run_id or "", dict(found.tags))
+def _to_version(entry: Any) -> Version:
+    if entry.status != "READY":
+        raise FacadeError(f"version {entry.version} of {entry.name} is {entry.status} in MLflow; delete it there.")
+    return Version(entry.name, str(entry.version), entry.run_id or "", dict(entry.tags))

@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXPERIMENT",
-    "MODEL",
+    "MODEL_ARTIFACT",
     "OFF",
-    "SERVED_COLUMNS",
+    "SERVING_COLUMNS",
     "STAGE_TAG",
-    "Run",
+    "RunLogger",
+    "configure_mlflow_env",
     "flatten",
+    "mlflow_errors",
     "open_run",
-    "quieten",
-    "told",
 ]
 
 EXPERIMENT = "facade"
@@ -45,19 +45,19 @@ STAGE_TAG = "facade.stage"
 OFF = "off"
 PACKAGES = ("facade-ssd", "dask", "mlflow", "numpy", "pillow", "pyarrow", "torch", "torchvision")
 # What MLflow takes: longer values are cut, more at once are refused, and so are other characters in a metric's name.
-VALUE_LENGTH, BATCH, METRICS = 6000, 100, 1000
+MAX_VALUE_LENGTH, PARAM_BATCH, METRIC_BATCH = 6000, 100, 1000
 NAME = re.compile(r"[\w-]+", re.ASCII)
 NOT_IN_METRICS = re.compile(r"[^\w .:-]")
-MODEL = "model"  # as in runs:/ID/model
-SERVED_COLUMNS = {
+MODEL_ARTIFACT = "model"  # as in runs:/ID/model
+SERVING_COLUMNS = {
     **dict.fromkeys(("uri", "label"), "string"),
     **dict.fromkeys(("score", "xmin", "ymin", "xmax", "ymax"), "double"),
 }
-SERVED_WITH = ("facade-ssd", "mlflow", "torch", "torchvision")
+SERVING_PACKAGES = ("facade-ssd", "mlflow", "torch", "torchvision")
 
 
 @dataclass(frozen=True)
-class Run:
+class RunLogger:
     """An open MLflow run, or nothing at all when tracking is off."""
 
     client: MlflowClient | None = None
@@ -71,7 +71,7 @@ class Run:
 
         now = int(time.time() * 1000)
         entries = [Metric(key, float(value), now, 0) for key, value in metrics.items()]
-        with told("the work is done, but "):
+        with mlflow_errors("the work is done, but "):
             self.client.log_batch(self.run_id, entries, [], [RunTag(key, value) for key, value in (tags or {}).items()])
 
     def log_series(self, rows: Sequence[Mapping[str, float]], key: str = "epoch") -> None:
@@ -87,9 +87,9 @@ class Run:
             for name, value in row.items()
             if name != key and math.isfinite(value)
         ]
-        with told():
-            for start in range(0, len(entries), METRICS):
-                self.client.log_batch(self.run_id, entries[start : start + METRICS], [], [])
+        with mlflow_errors():
+            for start in range(0, len(entries), METRIC_BATCH):
+                self.client.log_batch(self.run_id, entries[start : start + METRIC_BATCH], [], [])
 
     def log_settings(self, settings: Mapping[str, Any]) -> None:
         """Log settings under flat dotted names; MLflow keeps the first value of each, so does a run that goes on."""
@@ -97,17 +97,17 @@ class Run:
             return
         from mlflow.entities import Param
 
-        with told():
+        with mlflow_errors():
             known = self.client.get_run(self.run_id).data.params
             flat = {key: value for key, value in flatten(settings).items() if key not in known}
-            params = [Param(key, str(value)[:VALUE_LENGTH]) for key, value in flat.items()]
-            for start in range(0, len(params), BATCH):
-                self.client.log_batch(self.run_id, [], params[start : start + BATCH], [])
+            params = [Param(key, str(value)[:MAX_VALUE_LENGTH]) for key, value in flat.items()]
+            for start in range(0, len(params), PARAM_BATCH):
+                self.client.log_batch(self.run_id, [], params[start : start + PARAM_BATCH], [])
 
     def log_files(self, paths: Iterable[Path]) -> None:
         """Keep some files with the run."""
         if self.client is not None and self.run_id is not None:
-            with told("the work is done, but "):
+            with mlflow_errors("the work is done, but "):
                 for path in paths:
                     self.client.log_artifact(self.run_id, str(path))
 
@@ -118,52 +118,54 @@ class Run:
         from mlflow.entities import LoggedModelOutput
         from mlflow.models import Model
 
-        with told("the bundle is written, but "), TemporaryDirectory() as temporary:
+        with mlflow_errors("the bundle is written, but "), TemporaryDirectory() as temporary:
             experiment = self.client.get_run(self.run_id).info.experiment_id
-            logged = self.client.create_logged_model(experiment, MODEL, self.run_id)
+            logged = self.client.create_logged_model(experiment, MODEL_ARTIFACT, self.run_id)
             self.client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=0)])
             model = Model(logged.artifact_location, self.run_id, model_uuid=logged.model_id, model_id=logged.model_id)
-            _save_model(folder, model, Path(temporary) / MODEL)
-            self.client.log_model_artifacts(logged.model_id, f"{temporary}/{MODEL}")
+            _save_model(folder, model, Path(temporary) / MODEL_ARTIFACT)
+            self.client.log_model_artifacts(logged.model_id, f"{temporary}/{MODEL_ARTIFACT}")
             self.client.finalize_logged_model(logged.model_id, "READY")
 
 
 @contextmanager
-def open_run(name: str, uri: str | None, parent: str | None = None, resumed: str | None = None) -> Iterator[Run]:
+def open_run(
+    name: str, uri: str | None, parent: str | None = None, resume_id: str | None = None
+) -> Iterator[RunLogger]:
     """Open a run named after its stage, at `uri`, else MLflow's own default; it ends as the block ends.
 
-    With `resumed`, the run of this id goes on, if the store still has it.
+    With `resume_id`, the run of this id goes on, if the store still has it.
     """
     if uri == OFF:
-        yield Run()
+        yield RunLogger()
         return
-    client, run_id = _start(name, uri, parent, resumed)
+    client, run_id = _start(name, uri, parent, resume_id)
     status = "FAILED"
     try:
-        yield Run(client, run_id)
+        yield RunLogger(client, run_id)
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
         raise
     finally:
-        with told():
+        with mlflow_errors():
             client.set_terminated(run_id, status)
 
 
-def _start(name: str, uri: str | None, parent: str | None, resumed: str | None) -> tuple[MlflowClient, str]:
-    quieten()
+def _start(name: str, uri: str | None, parent: str | None, resume_id: str | None) -> tuple[MlflowClient, str]:
+    configure_mlflow_env()
     from mlflow.tracking import MlflowClient
 
-    with told():
+    with mlflow_errors():
         client = MlflowClient(tracking_uri=uri)
-        if resumed is not None and _goes_on(client, resumed):
-            return client, resumed
+        if resume_id is not None and _try_resume(client, resume_id):
+            return client, resume_id
         experiment = client.get_experiment_by_name(EXPERIMENT)
         experiment_id = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT)
         return client, client.create_run(experiment_id, run_name=name, tags=_tags(name, parent)).info.run_id
 
 
-def quieten() -> None:
+def configure_mlflow_env() -> None:
     """Set what MLflow reads when it is imported."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout has one line, the command's own
@@ -174,7 +176,7 @@ def quieten() -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def _goes_on(client: MlflowClient, run_id: str) -> bool:
+def _try_resume(client: MlflowClient, run_id: str) -> bool:
     """Return whether the store still has a run, which is running again then."""
     from mlflow.exceptions import MlflowException
 
@@ -196,7 +198,7 @@ def _save_model(bundle: Path, model: Model, folder: Path) -> None:
     from mlflow.pyfunc import save_model
     from mlflow.types import ColSpec, Schema
 
-    columns = [ColSpec(kind, name) for name, kind in SERVED_COLUMNS.items()]
+    columns = [ColSpec(kind, name) for name, kind in SERVING_COLUMNS.items()]
     plain = shutil.copytree(bundle, folder.with_name("bundle"))  # MLflow takes a path's # and % for a URL's
     save_model(
         folder,
@@ -205,12 +207,14 @@ def _save_model(bundle: Path, model: Model, folder: Path) -> None:
         mlflow_model=model,
         signature=ModelSignature(Schema(columns[:1]), Schema(columns)),
         input_example=pd.DataFrame({"uri": ["facade.jpg"]}),  # without one MLflow warns
-        pip_requirements=[f"{name}=={found.split('+')[0]}" for name, found in _versions(SERVED_WITH).items()],
+        pip_requirements=[f"{name}=={found.split('+')[0]}" for name, found in _versions(SERVING_PACKAGES).items()],
     )
 
 
 @contextmanager
-def told(before: str = "", what: str = "take this run", or_else: str = "give --tracking off") -> Iterator[None]:
+def mlflow_errors(
+    prefix: str = "", action: str = "take this run", alternative: str = "give --tracking off"
+) -> Iterator[None]:
     """Turn whatever MLflow's client raises into a sentence: what it does not do, and what to do."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -219,8 +223,8 @@ def told(before: str = "", what: str = "take this run", or_else: str = "give --t
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
         reason = str(error).strip().splitlines()[0][:200]
-        advice = f"look after its server and its address, or {or_else}"
-        raise FacadeError(f"{before}MLflow does not {what} ({reason}); {advice}.") from None
+        advice = f"look after its server and its address, or {alternative}"
+        raise FacadeError(f"{prefix}MLflow does not {action} ({reason}); {advice}.") from None
 
 
 def _tags(name: str, parent: str | None) -> dict[str, str]:

@@ -12,19 +12,19 @@ from pathlib import Path
 import numpy as np
 from skimage.measure import label, regionprops_table
 
-from pipeline.datasets.annotations.masks import name_codes
-from pipeline.datasets.card import card_named
-from pipeline.imaging.image_io import mask_codes
-from pipeline.imaging.run_length import runs_of
+from pipeline.datasets.annotations.masks import map_codes_to_names
+from pipeline.datasets.card import resolve_card
+from pipeline.imaging.image_io import read_mask_codes
+from pipeline.imaging.run_length import encode_runs
 from pipeline.stages.extract.connected_components import find_regions
 
-CARD = card_named("labelmefacade")[0]
+CARD = resolve_card("labelmefacade")[0]
 BUILDING, WINDOW, DOOR = (CARD.names.index(name) for name in ("building", "window", "door"))
 
 
 def on_runs(codes: np.ndarray) -> int:
-    runs = runs_of(codes)
-    names = name_codes(CARD, runs.values)
+    runs = encode_runs(codes)
+    names = map_codes_to_names(CARD, runs.values)
     count = 0
     for members in ([WINDOW, DOOR], [BUILDING, WINDOW, DOOR]):
         layer = np.where(np.isin(names, members), names if len(members) == 2 else 0, -1)
@@ -33,7 +33,7 @@ def on_runs(codes: np.ndarray) -> int:
 
 
 def on_pixels(codes: np.ndarray) -> int:
-    names = name_codes(CARD, codes)
+    names = map_codes_to_names(CARD, codes)
     count = 0
     for members in ([WINDOW, DOOR], [BUILDING, WINDOW, DOOR]):
         layer = np.where(np.isin(names, members), names + 1 if len(members) == 2 else 1, 0)
@@ -44,7 +44,7 @@ def on_pixels(codes: np.ndarray) -> int:
 
 def main(root: Path) -> None:
     paths = sorted((root / "labelmefacade/labels").rglob("*.png"))[:100]
-    masks = [mask_codes(path.read_bytes(), colours=True)[0] for path in paths]
+    masks = [read_mask_codes(path.read_bytes(), colours=True)[0] for path in paths]
     assert [on_runs(mask) for mask in masks] == [on_pixels(mask) for mask in masks]
     seconds: dict[str, list[float]] = {"runs": [], "pixels": []}
     for _ in range(5):

@@ -30,16 +30,16 @@ import torch
 from detect_torchvision import load_model
 from PIL import Image
 
-from pipeline.datasets.card import card_named
-from pipeline.datasets.synthetic import draw
-from pipeline.execution.parallel import Workers
+from pipeline.datasets.card import resolve_card
+from pipeline.datasets.synthetic import draw_scene
+from pipeline.execution.parallel import WorkerConfig
 from pipeline.execution.runner import Context
 from pipeline.stages.detect.config import DetectConfig
-from pipeline.stages.detect.inference import BundleFinder, find_rows
+from pipeline.stages.detect.inference import BundleDetectorSpec, detect_rows
 from pipeline.stages.detect.sources import list_photos
 from pipeline.stages.extract import stage as extract
 from pipeline.stages.index import stage as index
-from pipeline.stages.train.data import gather
+from pipeline.stages.train.data import load_training_rows
 from pipeline.storage.stage_folder import StageFolder
 from ssd import (
     LAYOUTS,
@@ -98,7 +98,7 @@ def rows_of(table: pandas.DataFrame, numbers: Mapping[str, int]) -> DetectionRow
 
 def found_in(out: Path, classes: Sequence[str]) -> pandas.DataFrame:
     """Return the detections of a folder with the paths of their photos and the numbers of their labels."""
-    folder = StageFolder(out.parent, "detect", place=out)
+    folder = StageFolder(out.parent, "detect", custom_path=out)
     photos = folder.read("photos", columns=["image_id", "uri"]).to_pandas().set_index("image_id")["uri"]
     table = folder.read("detections").to_pandas()
     numbers = {name: number for number, name in enumerate(classes, start=1)}
@@ -111,10 +111,10 @@ def speed(data: Path, bundle_folder: Path, light: Path | None) -> None:
     classes = bundle.model.config.classes
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        context = Context(folder / "work", Workers(count=0), tracking="off")
-        index.run(context, index.IndexConfig(), *card_named("labelmefacade"), str(data / "labelmefacade"))
-        extract.run(context, extract.ExtractConfig(drawings=0))
-        truths = gather(context, {}, classes).rows
+        context = Context(folder / "work", WorkerConfig(count=0), tracking="off")
+        index.run(context, index.IndexConfig(), *resolve_card("labelmefacade"), str(data / "labelmefacade"))
+        extract.run(context, extract.ExtractConfig(previews=0))
+        truths = load_training_rows(context, {}, classes).rows
         paths = [row["uri"] for row in truths]
         (folder / "photos.txt").write_text("".join(f"{path}\n" for path in paths))
         torch.save(weights_of(bundle), folder / "weights.pt")
@@ -182,14 +182,14 @@ def _best(boxes: torch.Tensor, others: torch.Tensor) -> list[float]:
 
 def beside_the_network(folder: Path, bundle_folder: Path) -> None:
     """Print the core time of a photo apart from the network, which says here what it said of the first photos."""
-    rows, config = list(list_photos(str(folder / "photos.txt"))), DetectConfig(readers=2)
-    finder = BundleFinder(str(bundle_folder), bundle_digest(bundle_folder))
-    detector: Any = finder.open(config).network
+    rows, config = list(list_photos(str(folder / "photos.txt"))), DetectConfig(reader_threads=2)
+    finder = BundleDetectorSpec(str(bundle_folder), bundle_digest(bundle_folder))
+    detector: Any = finder.load(config).network
     first = [torch.from_numpy(np.array(Image.open(row["uri"]).convert("RGB"))).permute(2, 0, 1) for row in rows[:8]]
     said = detector.outputs(torch.cat([detector.inputs_of(photo) for photo in first]))
     detector.outputs = lambda inputs: tuple(part[: len(inputs)] for part in said)
     begin = time.process_time()
-    tables = find_rows(rows, finder, config)
+    tables = detect_rows(rows, finder, config)
     spent = 1000 * (time.process_time() - begin) / len(rows)
     print(f"beside the network: {spent:.2f} ms of core time a photo, {len(tables['detections'])} detections")
 
@@ -215,7 +215,7 @@ def rows(count: int) -> None:
                 begin = time.perf_counter()
                 code = process.wait()
                 spent = time.perf_counter() - begin
-            written = StageFolder(folder, "detect", place=out).read("photos", columns=["image_id"])
+            written = StageFolder(folder, "detect", custom_path=out).read("photos", columns=["image_id"])
             exact = len(written) == total == len(written["image_id"].unique())
             print(
                 f"{total} entries: exit {code}, {spent:.1f} s, {total / spent:.0f} photos/s, the scheduling process "
@@ -249,7 +249,7 @@ def tiles(bundle: Path, count: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "photos").mkdir()
-        drawings = [draw(10_000 + number, 2000, 1500) for number in range(count)]
+        drawings = [draw_scene(10_000 + number, 2000, 1500) for number in range(count)]
         paths = {str(folder / "photos" / f"{n}.jpg"): n for n in range(count)}
         for path, drawing in zip(paths, drawings, strict=True):
             Image.fromarray(drawing.photo).save(path, quality=92)

@@ -25,9 +25,9 @@ from torch import Tensor
 from torchvision.models.detection import ssd300_vgg16
 from torchvision.models.detection.image_list import ImageList
 
-from pipeline.datasets.card import card_named
-from pipeline.datasets.synthetic import Drawing, draw
-from pipeline.execution.parallel import Workers
+from pipeline.datasets.card import resolve_card
+from pipeline.datasets.synthetic import Scene, draw_scene
+from pipeline.execution.parallel import WorkerConfig
 from pipeline.execution.runner import Context
 from pipeline.imaging.image_io import decode_photo
 from pipeline.stages.extract import stage as extract
@@ -59,7 +59,7 @@ CLASSES, BATCH = ("building", "window", "door"), 8
 SETTINGS = DecodeConfig()
 
 
-def photo_of(drawing: Drawing) -> Tensor:
+def photo_of(drawing: Scene) -> Tensor:
     return torch.tensor(drawing.photo).permute(2, 0, 1).contiguous()
 
 
@@ -67,10 +67,10 @@ def labelled_photos(root: Path) -> tuple[list[Tensor], list[Target]]:
     """CMP's photos at 400 pixels, and their boxes."""
     photos, targets = [], []
     with tempfile.TemporaryDirectory() as work:
-        context = Context(Path(work), workers=Workers(count=0), tracking="off")
-        card, text = card_named("cmp_xml")
+        context = Context(Path(work), workers=WorkerConfig(count=0), tracking="off")
+        card, text = resolve_card("cmp_xml")
         index.run(context, index.IndexConfig(), card, text, str(root / "cmp"))
-        extract.run(context, extract.ExtractConfig(drawings=0))
+        extract.run(context, extract.ExtractConfig(previews=0))
         boxes = pandas.DataFrame(context.folder("extract").read("boxes").to_pylist())
         for row in context.folder("index").read("images").to_pylist():
             photo = torch.tensor(decode_photo(Path(row["uri"]).read_bytes())).permute(2, 0, 1)
@@ -126,7 +126,7 @@ def torchvision_ssd() -> torch.nn.Module:
         detections_per_img=SETTINGS.keep,
     ).eval()
     with torch.no_grad():
-        photo = photo_of(draw(0)).float() / 255
+        photo = photo_of(draw_scene(0)).float() / 255
         said = theirs.head(list(theirs.backbone(theirs.transform([photo])[0].tensors).values()))["cls_logits"]
         parts = said.split(preset("paper_coco").counts_per_map, dim=1)
         for layer, part in zip(theirs.head.classification_head.module_list, parts, strict=True):
@@ -162,7 +162,7 @@ def whole_call(theirs: Any, spec: PriorSpec, rounds: int) -> None:
     ours = SSD(ModelConfig(spec, CLASSES, BackboneConfig(), layout.mean, layout.std)).eval()
     adopt(ours, layout.convert(theirs.state_dict()), 1 + len(CLASSES))
     half, whole = (Detector(Bundle(ours, SETTINGS), bfloat16=bfloat16) for bfloat16 in (True, False))
-    photos = [photo_of(draw(seed, 683, 512)) for seed in range(BATCH)]
+    photos = [photo_of(draw_scene(seed, 683, 512)) for seed in range(BATCH)]
     inputs = torch.stack([resize_photo(photo, 300, 300) for photo in photos])
     print(f"| photos to {sum(map(len, half(photos))) / BATCH:.0f} detections | ms | of torchvision | a second |")
     with torch.inference_mode():

@@ -14,8 +14,8 @@ import torch
 from bench_metrics import PLAIN, draw, plain, pycocotools, timed
 from torchvision.ops import box_iou
 
-from pipeline.stages.evaluate.bootstrap import drawings, ranked, resampled_aps
-from pipeline.stages.evaluate.data import Judged
+from pipeline.stages.evaluate.bootstrap import bootstrap_aps, bootstrap_counts, rank_classes
+from pipeline.stages.evaluate.data import EvaluationData
 from pipeline.stages.evaluate.scores import score_rows
 from pipeline.stages.evaluate.tables import evaluate_images
 from ssd import DetectionRows, TruthRows, match_rows, voc_ap
@@ -25,7 +25,7 @@ DRAWN = 20
 REPORTED = 418  # the report's photos: its loop looks through all truths for each detection, so that more take longer
 
 
-def judged_of(images: int) -> Judged:
+def judged_of(images: int) -> EvaluationData:
     """Return drawn rows as if they were read from tables."""
     detections, truths = draw(images)
     table = pa.table(
@@ -39,7 +39,7 @@ def judged_of(images: int) -> Judged:
         }
     )
     ids = [pa.array([f"{kind}{n}" for n in range(len(rows))]) for kind, rows in (("d", detections), ("b", truths))]
-    return Judged(table, CLASSES, detections, ids[0], truths, ids[1])
+    return EvaluationData(table, CLASSES, detections, ids[0], truths, ids[1])
 
 
 def report_ap(detections: DetectionRows, truths: TruthRows, label: int) -> float:
@@ -91,9 +91,9 @@ def main(images: int) -> None:
     judged, _ = timed("drawing the rows", lambda: judged_of(images))
     _, seconds = timed("all protocols, sizes and shapes", lambda: score_rows(judged, 0))
     timed("all tables of `evaluate`, without intervals", lambda: evaluate_images(judged, "model", 0))
-    classes = ranked(match_rows(judged.detections, judged.truths), 0.5, images)
-    weights = drawings(images, DRAWN)
-    timed(f"{DRAWN} drawings of AP at .5", lambda: [resampled_aps(one, weights) for one in classes])
+    classes = rank_classes(match_rows(judged.detections, judged.truths), 0.5, images)
+    weights = bootstrap_counts(images, DRAWN)
+    timed(f"{DRAWN} drawings of AP at .5", lambda: [bootstrap_aps(one, weights) for one in classes])
     each = seconds / images
     print(f"\nAll protocols {1e6 * each:.0f} us an image")
     loops = {"the report's loop, one IoU": reported(REPORTED), "the tests' loop, one IoU": plain(PLAIN)}

@@ -23,8 +23,8 @@ from distributed import Client
 from PIL import Image
 from skimage.measure import label, regionprops
 
-from pipeline.datasets.card import card_named, card_of
-from pipeline.execution.parallel import Workers, local_client
+from pipeline.datasets.card import parse_card, resolve_card
+from pipeline.execution.parallel import WorkerConfig, local_client
 from pipeline.execution.runner import Context
 from pipeline.execution.sharding import SHARD_ROWS
 from pipeline.stages.extract import stage as extract
@@ -56,7 +56,7 @@ def decode_only(client: Client, paths: list[str]) -> None:
 
 
 def run_extract(work: Path, address: str) -> None:
-    extract.run(Context(work, Workers(address), "off"), extract.ExtractConfig())
+    extract.run(Context(work, WorkerConfig(address), "off"), extract.ExtractConfig())
 
 
 def plain_script(paths: list[str], out: Path) -> None:
@@ -95,9 +95,9 @@ def main(root: Path, rounds: int) -> None:
         folder = Path(name)
         make_set(root, folder / "set")
         indexed = folder / "indexed"
-        text = card_named("labelmefacade")[1].replace("[splits]", "[splits]\n").split("[splits]")[0]
+        text = resolve_card("labelmefacade")[1].replace("[splits]", "[splits]\n").split("[splits]")[0]
         index.run(
-            Context(indexed, tracking="off"), index.IndexConfig(), card_of(text, "bench"), text, str(folder / "set")
+            Context(indexed, tracking="off"), index.IndexConfig(), parse_card(text, "bench"), text, str(folder / "set")
         )
         paths = StageFolder(indexed, "index").read("images")["annotation_uri"].to_pylist()
         with local_client(1) as one, local_client(2) as two:

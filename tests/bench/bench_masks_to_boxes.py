@@ -7,23 +7,23 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pipeline.datasets.card import card_named
+from pipeline.datasets.card import resolve_card
 from pipeline.execution.runner import Context
 from pipeline.stages.extract import stage as extract
-from pipeline.stages.extract.box_agreement import Agreement, agreement, boxes_by_image
+from pipeline.stages.extract.box_agreement import Agreement, boxes_by_image, measure_agreement
 from pipeline.stages.index import stage as index
 
 
 def measure(root: Path, work: Path, recipe: str) -> dict[str, Agreement]:
     context = Context(work, tracking="off")
     for name in ("cmp", "cmp_xml"):
-        card, text = card_named(name)
+        card, text = resolve_card(name)
         index.run(context, index.IndexConfig(), card, text, str(root / "cmp"))
-    extract.run(context, extract.ExtractConfig(recipe=recipe, drawings=0))
+    extract.run(context, extract.ExtractConfig(recipe=recipe, previews=0))
     folder = context.folder("extract")
     found, true = folder.read("boxes", "cmp"), folder.read("boxes", "cmp_xml")
     return {
-        label: agreement(boxes_by_image(found, label), boxes_by_image(true, label))
+        label: measure_agreement(boxes_by_image(found, label), boxes_by_image(true, label))
         for label in ("window", "door", "building")
     }
 
@@ -35,7 +35,11 @@ def main(root: Path) -> None:
         for recipe in ("components", "epfl"):
             for label, result in measure(root, Path(work), recipe).items():
                 figures = [f"{value:.4f}" for value in (result.recall(0.5), result.recall(0.75), result.precision(0.5))]
-                print("|", " | ".join([recipe, label, str(result.true), str(result.found), *figures]), "|")
+                print(
+                    "|",
+                    " | ".join([recipe, label, str(result.num_ground_truths), str(result.num_detections), *figures]),
+                    "|",
+                )
 
 
 if __name__ == "__main__":

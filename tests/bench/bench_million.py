@@ -26,7 +26,7 @@ def image_row(number: int) -> dict[str, object]:
     split = ("train", "train", "val", "test")[number % 4]
     row = {"image_id": f"set/{number:06d}.jpg", "dataset": "set", "uri": f"/{number}", "width": 800, "height": 600}
     row |= {"orientation": 1, "size": 1, "mtime_or_etag": "1", "sha256": str(number), "split": split}
-    return row | {"labelled": [name for name, *_ in CLASSES]}
+    return row | {"labelled_classes": [name for name, *_ in CLASSES]}
 
 
 def box_rows(number: int, rng: np.random.Generator) -> list[dict[str, object]]:
@@ -52,7 +52,7 @@ def make_tables(work: Path, images: int) -> None:
         receipts["index"].append(index.write_shard(shard, {"images": table_from_rows("images", rows)}, len(rows)))
         boxes = table_from_rows("boxes", [row for number in numbers for row in box_rows(number, rng)])
         done = [{"image_id": row["image_id"], "boxes": 10, "dropped": [], "unknown_share": 0.0} for row in rows]
-        tables = {"boxes": boxes, "extracts": table_from_rows("extracts", done)}
+        tables = {"boxes": boxes, "extraction_log": table_from_rows("extraction_log", done)}
         receipts["extract"].append(extract.write_shard(shard, tables, len(rows)))
     manifest = Manifest("index", tuple(receipts["index"]))
     index.commit(manifest)

@@ -26,13 +26,13 @@ from torchvision import tv_tensors
 from torchvision.models.detection import ssd300_vgg16
 from torchvision.transforms import v2
 
-from pipeline.datasets.card import card_named
-from pipeline.execution.parallel import Workers
+from pipeline.datasets.card import resolve_card
+from pipeline.execution.parallel import WorkerConfig
 from pipeline.execution.progress import Progress
 from pipeline.execution.runner import Context
 from pipeline.stages.extract import stage as extract
 from pipeline.stages.index import stage as index
-from pipeline.stages.train.data import Material, Photos, gather
+from pipeline.stages.train.data import PhotoCache, TrainingRows, load_training_rows
 from ssd import SSD, TRAININGS, Examples, Judge, LossConfig, ModelConfig, Trainer, load_bundle, preset, runs_bfloat16
 
 BATCH, STEPS = 8, 3
@@ -52,7 +52,7 @@ THEIRS = v2.Compose(
 class Plain(Dataset):  # type: ignore[type-arg]
     """Photos on disk with their boxes, as a tutorial has them."""
 
-    def __init__(self, material: Material) -> None:
+    def __init__(self, material: TrainingRows) -> None:
         self.rows = material.rows
 
     def __len__(self) -> int:
@@ -66,25 +66,25 @@ class Plain(Dataset):  # type: ignore[type-arg]
         return THEIRS(photo, {"boxes": boxes, "labels": torch.from_numpy(row["labels"])})
 
 
-def material_of(data: Path, folder: Path, card: str = "cmp_xml") -> Material:
+def material_of(data: Path, folder: Path, card: str = "cmp_xml") -> TrainingRows:
     """Return the rows of CMP with the boxes that people drew."""
-    context = Context(folder, Workers(count=0), tracking="off")
-    index.run(context, index.IndexConfig(), *card_named(card), str(data))
-    extract.run(context, extract.ExtractConfig(drawings=0))
-    return gather(context, {}, ())
+    context = Context(folder, WorkerConfig(count=0), tracking="off")
+    index.run(context, index.IndexConfig(), *resolve_card(card), str(data))
+    extract.run(context, extract.ExtractConfig(previews=0))
+    return load_training_rows(context, {}, ())
 
 
-def examples_of(material: Material) -> Examples:
+def examples_of(material: TrainingRows) -> Examples:
     """Return all photos with their boxes, whatever their split."""
-    photos = Photos(600)
+    photos = PhotoCache(600)
     photos.load(material.rows, Progress("decode", len(material.rows)))
     alike = replace(material, rows=[{**row, "split": "train"} for row in material.rows])
-    found = photos.examples(alike, "train")
+    found = photos.make_dataset(alike, "train")
     assert found is not None
     return found
 
 
-def ours(material: Material) -> Callable[[], float]:
+def ours(material: TrainingRows) -> Callable[[], float]:
     """Return what does some steps and says how long they took."""
     torch.manual_seed(0)
     model = SSD(ModelConfig(preset("paper_coco"), material.classes))
@@ -99,7 +99,7 @@ def ours(material: Material) -> Callable[[], float]:
     return steps
 
 
-def theirs(material: Material) -> Callable[[], float]:
+def theirs(material: TrainingRows) -> Callable[[], float]:
     """Return the same of torchvision's network with its own loop."""
     torch.manual_seed(0)
     classes = 1 + len(material.classes)

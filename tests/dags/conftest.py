@@ -27,7 +27,7 @@ card = "../card.toml"
 root = "../drawn"
 
 [extract]
-drawings = 0
+previews = 0
 
 [train]
 preset = "demo"
@@ -36,8 +36,8 @@ epochs = 1
 device = "cpu"
 
 [evaluate]
-resamples = 50
-drawings = 0
+bootstrap_samples = 50
+previews = 0
 """
 
 

@@ -49,7 +49,7 @@ def test_a_dag_keeps_the_policies(bag: Any, name: str) -> None:
 
 def test_what_computes_long_takes_a_slot(bag: Any) -> None:
     taken = {task.task_id for dag in bag.dags.values() for task in dag.tasks if task.pool == "gpu"}
-    assert taken == {"train", "detect", "promote", "find", "finish"}
+    assert taken == {"train", "detect", "promote", "detect_shards", "publish_tables"}
 
 
 def test_the_dataset_starts_the_training(bag: Any) -> None:

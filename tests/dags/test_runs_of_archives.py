@@ -21,19 +21,19 @@ def test_an_archive_with_a_bad_photo_by_a_program_that_is_killed(airflow: Any, d
     conf = {"source": str(photos), "model": str(drawn / "bundle"), "out": str(drawn / "found")}
     receipts = drawn / "found/_receipts"
     strict = airflow.run_killed("detect_archive", {**conf, "max_rejected": 0}, receipts, "--shards")
-    assert (strict.state, strict.states["find"], strict.tries["find"]) == ("failed", "success", 2)
-    assert (strict.states["finish"], strict.states["verify"]) == ("failed", "upstream_failed")
+    assert (strict.state, strict.states["detect_shards"], strict.tries["detect_shards"]) == ("failed", "success", 2)
+    assert (strict.states["publish_tables"], strict.states["verify"]) == ("failed", "upstream_failed")
     assert "shards were finished before" in strict.log
     assert f"1 of {PHOTOS + 1} images were rejected" in strict.log
 
     done = airflow.run("detect_archive", conf)
-    assert (done.state, done.lines["find"]["changed"]) == ("success", False)
+    assert (done.state, done.lines["detect_shards"]["changed"]) == ("success", False)
     assert done.lines["report"]["photos"] == {"all": PHOTOS + 1, "done": PHOTOS, "rejected": 1}
     assert f"{PHOTOS} of {PHOTOS + 1} photos read, 1 rejected" in done.log
     command = [os.environ["FACADE"], "detect", photos, "--model", conf["model"], "--out", drawn / "calm"]
     calm = subprocess.run([*command, "--tracking", "off"], check=True, capture_output=True, text=True)
-    assert json.loads(calm.stdout)["digest"] == done.lines["finish"]["digest"]
+    assert json.loads(calm.stdout)["digest"] == done.lines["publish_tables"]["digest"]
 
     again = airflow.run("detect_archive", conf)
-    tasks = ("plan", "find", "finish", "verify")
+    tasks = ("plan", "detect_shards", "publish_tables", "verify")
     assert (again.state, {again.lines[name]["changed"] for name in tasks}) == ("success", {False})

@@ -17,7 +17,7 @@ licence = ""
 kind = "coco"
 images = "photos/{id}.jpg"
 annotations = "all.json"
-labelled = ["building", "window", "door"]
+labelled_classes = ["building", "window", "door"]
 [legend]
 building = "building"
 window = "window"

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pyarrow as pa
 
-from pipeline.execution.parallel import shards_at_once
+from pipeline.execution.parallel import concurrent_shards
 from pipeline.storage.manifest import Shard
 from pipeline.storage.schemas import table_from_rows
 
@@ -30,13 +30,13 @@ def extracts(rows: Sequence[dict[str, Any]]) -> Mapping[str, pa.Table]:
         if row.get("does") == "raise":
             raise ValueError("the stage itself is broken")
     done = [{"image_id": row["image_id"], "boxes": 1, "dropped": [], "unknown_share": 0.0} for row in rows]
-    return {"extracts": table_from_rows("extracts", done), "rejected": table_from_rows("rejected", [])}
+    return {"extraction_log": table_from_rows("extraction_log", done), "rejected": table_from_rows("rejected", [])}
 
 
 def met(rows: Sequence[dict[str, Any]]) -> Mapping[str, pa.Table]:
     """The same, when another shard is under way in this process, which knows of both."""
     MEETING.wait(timeout=60)
-    if shards_at_once() != 2:
+    if concurrent_shards() != 2:
         raise ValueError("there are two")
     return extracts(rows)
 

@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 
-from pipeline.datasets.synthetic import draw
-from pipeline.stages.evaluate.data import Judged
+from pipeline.datasets.synthetic import draw_scene
+from pipeline.stages.evaluate.data import EvaluationData
 from ssd import DetectionRows, TruthRows
 
 CLASSES = ("building", "window", "door")
@@ -37,7 +37,7 @@ class Noise:
 class Noisy:
     """What was judged, and the kind that each detection was planted as (N,), with the truth that it is of, or -1."""
 
-    judged: Judged
+    judged: EvaluationData
     planted: np.ndarray
     of: np.ndarray
 
@@ -45,7 +45,7 @@ class Noisy:
 @lru_cache
 def streets(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return images (G,), labels (G,) and boxes (G, 4) of drawn streets."""
-    found = [(n, box) for n in range(count) for box in draw(n, *SIDES).boxes]
+    found = [(n, box) for n in range(count) for box in draw_scene(n, *SIDES).boxes]
     boxes = np.array([[box.xmin, box.ymin, box.xmax, box.ymax] for _, box in found], np.float64) * SCALE
     labels = np.array([1 + CLASSES.index(box.label) for _, box in found])
     return np.array([n for n, _ in found]), labels, boxes
@@ -106,7 +106,9 @@ def noisy(count: int, seed: int, noise: Noise | None = None, splits: tuple[str, 
     )
 
 
-def judged_of(count: int, truths: tuple[np.ndarray, ...], found: list[tuple], splits: tuple[str, ...]) -> Judged:
+def judged_of(
+    count: int, truths: tuple[np.ndarray, ...], found: list[tuple], splits: tuple[str, ...]
+) -> EvaluationData:
     """Return truths and detections as if they were read from tables."""
     images, labels, boxes = truths
     table = pa.table(
@@ -125,7 +127,7 @@ def judged_of(count: int, truths: tuple[np.ndarray, ...], found: list[tuple], sp
         np.array([row[2] for row in found], np.float32),
         np.array([row[3] for row in found], np.float32).reshape(-1, 4),
     )
-    return Judged(
+    return EvaluationData(
         table,
         CLASSES,
         detections,
@@ -135,10 +137,10 @@ def judged_of(count: int, truths: tuple[np.ndarray, ...], found: list[tuple], sp
     )
 
 
-def without_labels(noisy: Noisy, deleted: np.ndarray) -> Judged:
+def without_labels(noisy: Noisy, deleted: np.ndarray) -> EvaluationData:
     """Return the judged streets with some truths deleted."""
-    kept, truths = np.setdiff1d(np.arange(len(noisy.judged.truths)), deleted), noisy.judged.truths
+    kept, truths = np.setdiff1d(np.arange(len(noisy.judged.ground_truths)), deleted), noisy.judged.ground_truths
     rows = TruthRows(
         truths.images[kept], truths.labels[kept], truths.boxes[kept], truths.classes, np.zeros(len(kept), np.bool_)
     )
-    return replace(noisy.judged, truths=rows, box_ids=noisy.judged.box_ids.take(pa.array(kept)))
+    return replace(noisy.judged, ground_truths=rows, box_ids=noisy.judged.box_ids.take(pa.array(kept)))

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.stages.detect import stage as detect
 from pipeline.stages.detect.config import DetectConfig
-from pipeline.stages.detect.inference import Opened
+from pipeline.stages.detect.inference import LoadedModel
 from pipeline.stages.evaluate import stage as evaluate
 from pipeline.stages.evaluate.stage import EvaluateConfig
 from ssd import Detections
@@ -25,12 +25,12 @@ class Knowing:
     truths: dict[int, Any]
     digest: str = "knowing"
     path: str = ""
-    operating: str | None = None
+    operating_point_digest: str | None = None
     classes: tuple[str, ...] = CLASSES
 
-    def open(self, _: DetectConfig) -> Opened:
+    def load(self, _: DetectConfig) -> LoadedModel:
         """Return the network."""
-        return Opened(_Network(self.truths), CLASSES, (0, 0), 4)
+        return LoadedModel(_Network(self.truths), CLASSES, (0, 0), 4)
 
 
 class _Network:
@@ -92,4 +92,4 @@ def find(work: Workplace, finder: Any = None, **changes: Any) -> Any:
 
 
 def judge(work: Workplace, **settings: Any) -> Any:
-    return evaluate.run(work.context, EvaluateConfig(**{"resamples": 50, "drawings": 3, **settings}))
+    return evaluate.run(work.context, EvaluateConfig(**{"bootstrap_samples": 50, "previews": 3, **settings}))

@@ -11,7 +11,7 @@ card = "card.toml"
 root = "set"
 
 [extract]
-drawings = 0
+previews = 0
 
 [train]
 preset = "demo"
@@ -21,6 +21,6 @@ batch = {batch}
 device = "cpu"
 
 [evaluate]
-resamples = 0
-drawings = 0
+bootstrap_samples = 0
+previews = 0
 """

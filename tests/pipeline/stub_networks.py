@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.execution.parallel import Workers
+from pipeline.execution.parallel import WorkerConfig
 from pipeline.execution.runner import Context
 from pipeline.stages.detect.config import DetectConfig
-from pipeline.stages.detect.inference import Opened
+from pipeline.stages.detect.inference import LoadedModel
 from pipeline.stages.detect.job import Job
 from pipeline.stages.detect.stage import run
 from ssd import Detections
@@ -99,7 +99,7 @@ class Stub:
 
     kind: str = "lights"
     path: str = ""
-    operating: str | None = None
+    operating_point_digest: str | None = None
     classes: tuple[str, ...] = ("window",)
     least: tuple[int, int] = (0, 0)
 
@@ -108,17 +108,17 @@ class Stub:
         """The network's name."""
         return self.kind
 
-    def open(self, config: DetectConfig) -> Opened:
+    def load(self, config: DetectConfig) -> LoadedModel:
         """Return the network."""
         network = {"lights": Lights, "nothing": Nothing}.get(self.kind)
-        return Opened(network() if network else Hungry(self.kind), ("window",), self.least, config.batch or 8)
+        return LoadedModel(network() if network else Hungry(self.kind), ("window",), self.least, config.batch or 8)
 
 
 def main(source: str, out: str, kind: str = "lights", workers: str = "2", scheduler: str = "", more: str = "") -> None:
     """Run `detect` with a stub as the command line would; `more` says --retry-failed."""
-    where = Workers(scheduler or None, int(workers))
-    context = Context(Path(out).parent, where, "off", max_rejected=1.0, say=lambda line: print(line, file=sys.stderr))
-    print(run(context, DetectConfig(), Job(source, Stub(kind), Path(out), retry=more == "retry")))
+    where = WorkerConfig(scheduler or None, int(workers))
+    context = Context(Path(out).parent, where, "off", max_rejected=1.0, log=lambda line: print(line, file=sys.stderr))
+    print(run(context, DetectConfig(), Job(source, Stub(kind), Path(out), retry_rejected=more == "retry")))
 
 
 if __name__ == "__main__":

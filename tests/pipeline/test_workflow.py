@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-FILE = 'work = "out"\n\n[[datasets]]\ncard = "card.toml"\nroot = "set"\n\n[extract]\ndrawings = 2\n'
+FILE = 'work = "out"\n\n[[datasets]]\ncard = "card.toml"\nroot = "set"\n\n[extract]\npreviews = 2\n'
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_new_model_takes_the_place_of_the_last_one_s_detections(place: Path, f
     assert (first.code, list(first.line["stages"])[-4:]) == (0, ["train", "detect", "evaluate", "report"])
     table = pd.read_parquet(place / "out/detect/photos")
     assert list(table["image_id"]) == [row for row in table["image_id"] if row.startswith("drawn_boxes/")]
-    assert list((place / "out/detect/drawings").glob("*.jpg"))
+    assert list((place / "out/detect/previews").glob("*.jpg"))
     assert facade(*common).line["changed"] is False
     alone = ("detect", "out", "--tracking", "off", "--workers", 0)
     assert facade(*alone).line["changed"] is False
@@ -80,7 +80,7 @@ def test_a_new_model_takes_the_place_of_the_last_one_s_detections(place: Path, f
     second = facade(*common)
     assert (second.code, second.line["stages"]["detect"]["changed"]) == (0, True)
     before, after = (
-        json.loads((place / "out" / name).read_text()) for name in ("detect/_detect.json", "detect/summary.json")
+        json.loads((place / "out" / name).read_text()) for name in ("detect/job.json", "detect/summary.json")
     )
     assert before["model"] == after["model"]
     found = pd.read_parquet(place / "out/detect/detections")

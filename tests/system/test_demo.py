@@ -13,7 +13,7 @@ def test_the_demo_draws_indexes_extracts_and_says_where_to_look(facade: Callable
     stages = ["index drawn", "index drawn_boxes", "extract", "describe", "priors", "report"]
     assert list(result.line["stages"]) == stages
     assert (result.line["rows_in"], result.line["rows_out"], result.line["rejected"]) == (54, 54, 0)
-    sheet = tmp_path / "out/work/extract/drawings/drawn.jpg"
+    sheet = tmp_path / "out/work/extract/previews/drawn.jpg"
     assert str(sheet.relative_to(tmp_path)) in result.text
     with Image.open(sheet) as image:
         assert min(image.size) > 500

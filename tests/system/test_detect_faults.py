@@ -66,7 +66,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 def tables(out: Path) -> dict[str, list[dict[str, Any]]]:
-    folder = StageFolder(out.parent, "detect", place=out)
+    folder = StageFolder(out.parent, "detect", custom_path=out)
     assert verify(out).problems == ()
     return {name: folder.read(name).to_pylist() for name in TABLES}
 

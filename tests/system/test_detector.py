@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection import ssd300_vgg16
 
-from pipeline.datasets.synthetic import Drawing, draw
+from pipeline.datasets.synthetic import Scene, draw_scene
 from ssd import (
     LAYOUTS,
     NO_AUGMENTATION,
@@ -32,19 +32,19 @@ from ..ssd.samples import same_but_for_equal_scores
 CLASSES = ("building", "window", "door")
 
 
-def photo_of(drawing: Drawing) -> Tensor:
+def photo_of(drawing: Scene) -> Tensor:
     return torch.tensor(drawing.photo).permute(2, 0, 1).contiguous()
 
 
-def target_of(drawing: Drawing) -> Target:
+def target_of(drawing: Scene) -> Target:
     seen = [box for box in drawing.boxes if box.label in CLASSES]
     boxes = torch.tensor([[box.xmin, box.ymin, box.xmax, box.ymax] for box in seen], dtype=torch.float32)
     return Target(boxes.reshape(-1, 4), torch.tensor([1 + CLASSES.index(box.label) for box in seen], dtype=torch.int64))
 
 
 @pytest.fixture(scope="module")
-def drawings() -> list[Drawing]:
-    return [draw(seed, 300, 300) for seed in range(32)]
+def drawings() -> list[Scene]:
+    return [draw_scene(seed, 300, 300) for seed in range(32)]
 
 
 def decisive(theirs: torch.nn.Module, photos: list[Tensor]) -> None:
@@ -65,7 +65,7 @@ def split(outputs: Tensor) -> tuple[Tensor, ...]:
     return outputs.split(preset("paper_coco").counts_per_map, dim=1)
 
 
-def test_the_same_detections_as_torchvision_on_drawn_facades(drawings: list[Drawing]) -> None:
+def test_the_same_detections_as_torchvision_on_drawn_facades(drawings: list[Scene]) -> None:
     torch.manual_seed(0)
     settings = DecodeConfig()
     theirs = ssd300_vgg16(
@@ -95,7 +95,7 @@ def test_the_same_detections_as_torchvision_on_drawn_facades(drawings: list[Draw
 def test_a_network_learns_what_it_is_shown() -> None:
     """Eight drawn streets, 300 boxes from two pixels up: nearly all are found again, and little else."""
     torch.manual_seed(0)
-    drawings = [draw(seed) for seed in range(8)]
+    drawings = [draw_scene(seed) for seed in range(8)]
     targets = [target_of(drawing) for drawing in drawings]
     photos = [photo_of(drawing) for drawing in drawings]
     inputs, shown = augment(photos, targets, NO_AUGMENTATION, (300, 300), np.random.default_rng(0))

@@ -49,7 +49,7 @@ def indexed(large: Path, workplace: Callable, cards: tuple[str, str], tmp_path_f
 
 
 def extract_command(command: Callable, work: Path, *more: object) -> list[str]:
-    return command("extract", "--work", work, "--tracking", "off", "--set", "extract.drawings=0", "--workers", 2, *more)
+    return command("extract", "--work", work, "--tracking", "off", "--set", "extract.previews=0", "--workers", 2, *more)
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
@@ -73,21 +73,21 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 def tables(work: Path) -> dict[str, list[dict[str, Any]]]:
     folder = StageFolder(work, "extract")
-    return {name: folder.read(name).to_pylist() for name in ("boxes", "extracts", "rejected")}
+    return {name: folder.read(name).to_pylist() for name in ("boxes", "extraction_log", "rejected")}
 
 
 @pytest.fixture(scope="module")
 def expected(large: Path, tmp_path_factory: pytest.TempPathFactory, cards: tuple[str, str]) -> dict[str, Any]:
     """The tables of a run that nobody disturbed, in one process."""
-    from pipeline.datasets.card import card_of
-    from pipeline.execution.parallel import Workers
+    from pipeline.datasets.card import parse_card
+    from pipeline.execution.parallel import WorkerConfig
     from pipeline.execution.runner import Context
     from pipeline.stages.extract import stage as extract
     from pipeline.stages.index import stage as index
 
-    context = Context(tmp_path_factory.mktemp("calm"), Workers(count=0), "off")
-    index.run(context, index.IndexConfig(), card_of(cards[0], "test"), cards[0], str(large))
-    extract.run(context, ExtractConfig(drawings=0))
+    context = Context(tmp_path_factory.mktemp("calm"), WorkerConfig(count=0), "off")
+    index.run(context, index.IndexConfig(), parse_card(cards[0], "test"), cards[0], str(large))
+    extract.run(context, ExtractConfig(previews=0))
     return tables(context.work)
 
 
@@ -164,7 +164,7 @@ def test_a_full_disk_is_one_sentence_and_goes_on_after(
     work = Path(shutil.copytree(indexed, small_disk / "work"))
     ballast = fill(small_disk)
     arguments = extract_command(lambda *words: list(words), work)
-    full = facade(*arguments, "--set", "store.patience=1")
+    full = facade(*arguments, "--set", "store.disk_retry_seconds=1")
     assert full.code == 1
     assert "No space left on device; free some space and run the same command again" in full.line["error"]
     ballast.unlink()

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.datasets.card import card_named
-from pipeline.execution.parallel import Workers
+from pipeline.datasets.card import resolve_card
+from pipeline.execution.parallel import WorkerConfig
 from pipeline.execution.runner import Context, Outcome
 from pipeline.stages.extract import stage as extract
-from pipeline.stages.extract.box_agreement import agreement, boxes_by_image
+from pipeline.stages.extract.box_agreement import boxes_by_image, measure_agreement
 from pipeline.stages.index import stage as index
 
 COUNTS = {"cmp": 278, "cmp_xml": 278, "labelmefacade": 450, "saint_petersburg": 561}
@@ -17,7 +17,7 @@ FOLDERS = {"cmp": "cmp", "cmp_xml": "cmp", "labelmefacade": "labelmefacade", "sa
 
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
-    return Context(tmp_path_factory.mktemp("real"), Workers(count=2), "off")
+    return Context(tmp_path_factory.mktemp("real"), WorkerConfig(count=2), "off")
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def outcomes(context: Context, real_data: Path) -> dict[str, Outcome]:
     """All four datasets, indexed and extracted into one work folder."""
     found = {}
     for name in COUNTS:
-        card, text = card_named(name)
+        card, text = resolve_card(name)
         found[name] = index.run(context, index.IndexConfig(), card, text, str(real_data / FOLDERS[name]))
     return found | {"extract": extract.run(context, extract.ExtractConfig())}
 
@@ -35,7 +35,7 @@ def test_all_sets_go_through_and_nothing_is_rejected_wrongly(context: Context, o
         outcome = outcomes[name]
         assert (outcome.rows_in, outcome.rows_out, outcome.rejected) == (count, count, 0)
     counts = dict.fromkeys(COUNTS, 0)
-    for row in context.folder("extract").read("extracts").to_pylist():
+    for row in context.folder("extract").read("extraction_log").to_pylist():
         counts[row["image_id"].split("/")[0]] += 1
         assert row["unknown_share"] == 0
     assert counts == COUNTS
@@ -65,8 +65,8 @@ def test_masks_give_the_boxes_that_people_drew(
 ) -> None:
     """On all of CMP: 20 images say little, since windows behind balconies go from none to half of them."""
     folder = context.folder("extract")
-    result = agreement(*(boxes_by_image(folder.read("boxes", name), label) for name in ("cmp", "cmp_xml")))
-    assert result.true >= 300
+    result = measure_agreement(*(boxes_by_image(folder.read("boxes", name), label) for name in ("cmp", "cmp_xml")))
+    assert result.num_ground_truths >= 300
     assert result.recall(0.5) >= recall
     assert result.recall(0.75) >= strict_recall
     assert result.precision(0.5) >= precision

@@ -8,18 +8,18 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.datasets.annotations.safe_xml import parse_xml
-from pipeline.datasets.annotations.types import Box, TrueBoxes, boxes_of
+from pipeline.datasets.annotations.types import AnnotatedBoxes, Box, make_annotated_boxes
 from pipeline.datasets.card import Card
 from pipeline.errors import BadInputError
 
 __all__ = ["read_cmp_xml"]
 
 
-def read_cmp_xml(card: Card, data: bytes, width: int, height: int) -> TrueBoxes:
+def read_cmp_xml(card: Card, data: bytes, width: int, height: int) -> AnnotatedBoxes:
     """Return the boxes of a file, under the legend's names."""
     objects = parse_xml(data, b"objects").findall("object")
     sources = [(entry.findtext("labelname") or "").strip() for entry in objects]
-    return boxes_of(card, sources, [_xyxy(entry, width, height) for entry in objects])
+    return make_annotated_boxes(card, sources, [_xyxy(entry, width, height) for entry in objects])
 
 
 def _xyxy(entry: Any, width: int, height: int) -> Box:

@@ -8,43 +8,43 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datasets.annotations.types import USUAL_UNKNOWN, LabelRuns, check_unknown
-from pipeline.datasets.card import REST, Card, code_of
+from pipeline.datasets.annotations.types import DEFAULT_MAX_UNKNOWN, RunLengthMask, check_unknown
+from pipeline.datasets.card import CATCH_ALL, Card, parse_code
 from pipeline.errors import BadInputError
-from pipeline.imaging.image_io import mask_codes, turn_upright
-from pipeline.imaging.run_length import runs_of
+from pipeline.imaging.image_io import read_mask_codes, turn_upright
+from pipeline.imaging.run_length import encode_runs
 
-__all__ = ["name_codes", "read_mask"]
+__all__ = ["map_codes_to_names", "read_mask"]
 
 # In RGB units. JPEG moves a flat colour by a few units and an edge by a hundred: edges stay unknown, and in a mask of
 # 256 pixels with many windows they are up to 16 % of it.
-LOSSY_DISTANCE, LOSSY_UNKNOWN = 64.0, 0.3
+LOSSY_DISTANCE, LOSSY_MAX_UNKNOWN = 64.0, 0.3
 UNKNOWN = -1
 
 
-def read_mask(card: Card, data: bytes, width: int, height: int, orientation: int) -> LabelRuns:
+def read_mask(card: Card, data: bytes, width: int, height: int, orientation: int) -> RunLengthMask:
     """Return a mask's runs; it must have its photo's size, upright or as stored."""
-    codes, lossy = mask_codes(data, colours=card.kind == "colour_mask")
+    codes, lossy = read_mask_codes(data, colours=card.kind == "colour_mask")
     stored = (width, height) if orientation < 5 else (height, width)
     if codes.shape[::-1] == stored and orientation > 1:
         codes = turn_upright(codes, orientation)
     if codes.shape != (height, width):
         size = f"{codes.shape[1]}x{codes.shape[0]}"
         raise BadInputError(f"the mask has {size} pixels and its photo {width}x{height}; they must be of one size")
-    runs = runs_of(codes)
+    runs = encode_runs(codes)
     distance = card.colour_distance if card.colour_distance is not None else (LOSSY_DISTANCE if lossy else 0.0)
-    runs = replace(runs, values=name_codes(card, runs.values, distance))
+    runs = replace(runs, values=map_codes_to_names(card, runs.values, distance))
     unknown = float(runs.lengths[runs.values == UNKNOWN].sum() / max(codes.size, 1))
     what = "colours" if card.kind == "colour_mask" else "indices"
-    check_unknown(card, unknown, what, LOSSY_UNKNOWN if distance else USUAL_UNKNOWN)
-    return LabelRuns(runs, unknown)
+    check_unknown(card, unknown, what, LOSSY_MAX_UNKNOWN if distance else DEFAULT_MAX_UNKNOWN)
+    return RunLengthMask(runs, unknown)
 
 
-def name_codes(card: Card, codes: npt.NDArray[Any], distance: float = 0.0) -> npt.NDArray[np.int16]:
+def map_codes_to_names(card: Card, codes: npt.NDArray[Any], distance: float = 0.0) -> npt.NDArray[np.int16]:
     """Return the index into `Card.names` of each code, -1 where the legend knows none within `distance`."""
-    legend = {code_of(key, card.kind): name for key, name in card.legend.items() if key != REST}
+    legend = {parse_code(key, card.kind): name for key, name in card.legend.items() if key != CATCH_ALL}
     index = {name: position for position, name in enumerate(card.names)}
-    names = np.full(codes.shape, index[card.legend[REST]] if REST in card.legend else UNKNOWN, np.int16)
+    names = np.full(codes.shape, index[card.legend[CATCH_ALL]] if CATCH_ALL in card.legend else UNKNOWN, np.int16)
     left = np.ones(codes.shape, np.bool_)
     for code, name in legend.items():
         hit = codes == code

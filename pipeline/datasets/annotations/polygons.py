@@ -10,10 +10,10 @@ from typing import Any
 from pipeline.datasets.annotations.types import Box
 from pipeline.errors import BadInputError
 
-__all__ = ["bounds_of", "numbers_of", "parse_object", "polygon_bounds", "union_of"]
+__all__ = ["merge_bounds", "parse_json_object", "parse_numbers", "point_bounds", "polygon_bounds"]
 
 
-def parse_object(data: bytes) -> dict[str, Any]:
+def parse_json_object(data: bytes) -> dict[str, Any]:
     """Return the object in a JSON text."""
     try:
         value = json.loads(data)
@@ -26,7 +26,7 @@ def parse_object(data: bytes) -> dict[str, Any]:
     return value
 
 
-def numbers_of(values: object, what: str) -> list[float]:
+def parse_numbers(values: object, what: str) -> list[float]:
     """Return a list of finite numbers as floats; `what` names it in the sentence when it is anything else."""
     if not isinstance(values, list) or any(isinstance(value, bool) for value in values):
         raise BadInputError(f"{what} is no list of numbers: {str(values)[:60]}")
@@ -43,15 +43,15 @@ def polygon_bounds(numbers: Sequence[float], what: str) -> Box:
     """Return the box around the polygon x1 y1 x2 y2 …, which needs three points."""
     if len(numbers) < 6 or len(numbers) % 2:
         raise BadInputError(f"{what} is no polygon: it has {len(numbers)} numbers, expected an even number from 6 on")
-    return bounds_of(numbers[0::2], numbers[1::2])
+    return point_bounds(numbers[0::2], numbers[1::2])
 
 
-def bounds_of(xs: Sequence[float], ys: Sequence[float]) -> Box:
+def point_bounds(xs: Sequence[float], ys: Sequence[float]) -> Box:
     """Return the box around points; an outline has no thickness, so its bounds are half-open as they are."""
     return min(xs), min(ys), max(xs), max(ys)
 
 
-def union_of(boxes: Sequence[Box]) -> Box:
+def merge_bounds(boxes: Sequence[Box]) -> Box:
     """Return the box around boxes."""
     x0, y0, x1, y1 = zip(*boxes, strict=True)
     return min(x0), min(y0), max(x1), max(y1)

@@ -14,7 +14,7 @@ from pipeline.errors import BadInputError
 __all__ = ["rle_bounds", "unpack_counts"]
 
 # A run has at most 32 bits: seven characters.
-LONGEST = 7
+MAX_COUNT_CHARS = 7
 
 
 def rle_bounds(segmentation: dict[str, object], width: int, height: int, what: str) -> Box:
@@ -44,7 +44,7 @@ def unpack_counts(text: str, what: str) -> list[int]:
     value = place = 0
     for letter in text:
         bits = ord(letter) - 48
-        if not 0 <= bits < 64 or place == LONGEST:
+        if not 0 <= bits < 64 or place == MAX_COUNT_CHARS:
             raise BadInputError(f"{what} has counts that are no packed runs: {text[:60]!r}")
         value |= (bits & 31) << 5 * place
         place += 1

@@ -8,24 +8,24 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datasets.card import REST, Card
+from pipeline.datasets.card import CATCH_ALL, Card
 from pipeline.errors import BadInputError
-from pipeline.imaging.run_length import Runs
+from pipeline.imaging.run_length import RunLengthEncoding
 
 __all__ = [
-    "USUAL_UNKNOWN",
+    "DEFAULT_MAX_UNKNOWN",
+    "AnnotatedBoxes",
     "Box",
     "Flags",
-    "LabelRuns",
-    "TrueBoxes",
-    "boxes_of",
+    "RunLengthMask",
     "check_size",
     "check_unknown",
     "fill_flags",
+    "make_annotated_boxes",
     "no_flags",
 ]
 
-USUAL_UNKNOWN = 0.05
+DEFAULT_MAX_UNKNOWN = 0.05
 Box = tuple[float, float, float, float]  # xyxy
 Flags = npt.NDArray[np.bool_]
 
@@ -45,15 +45,15 @@ def fill_flags(boxes: object, count: int) -> None:
 
 
 @dataclass(frozen=True)
-class LabelRuns:
+class RunLengthMask:
     """A mask as runs whose values are indices into `Card.names`, or -1 where the legend knows nothing."""
 
-    runs: Runs
+    runs: RunLengthEncoding
     unknown_share: float
 
 
 @dataclass(frozen=True)
-class TrueBoxes:
+class AnnotatedBoxes:
     """Boxes that somebody drew: names from the legend, xyxy (G, 4) pixels of the upright photo, half-open.
 
     `difficult` and `ignore` (G,) are what the format says of each; left out, they are all False.
@@ -69,11 +69,11 @@ class TrueBoxes:
         fill_flags(self, len(self.labels))
 
 
-def boxes_of(
+def make_annotated_boxes(
     card: Card, sources: list[str], xyxy: list[Box], difficult: Sequence[bool] = (), ignore: Sequence[bool] = ()
-) -> TrueBoxes:
+) -> AnnotatedBoxes:
     """Return boxes under the legend's names; those it does not know are counted, and refused above the limit."""
-    rest = card.legend.get(REST)
+    rest = card.legend.get(CATCH_ALL)
     names = [card.legend.get(source, rest) for source in sources]
     unknown = [source for source, name in zip(sources, names, strict=True) if name is None]
     share = len(unknown) / max(len(sources), 1)
@@ -82,7 +82,7 @@ def boxes_of(
     labels = tuple(name for name in names if name is not None)
     boxes = np.array([xyxy[position] for position in kept], np.float64).reshape(-1, 4)
     flags = [np.array([given[position] for position in kept if given], np.bool_) for given in (difficult, ignore)]
-    return TrueBoxes(labels, boxes, share, *flags)
+    return AnnotatedBoxes(labels, boxes, share, *flags)
 
 
 def check_size(stated_width: object, stated_height: object, width: int, height: int) -> None:
@@ -92,9 +92,9 @@ def check_size(stated_width: object, stated_height: object, width: int, height: 
         raise BadInputError(f"the annotation is of {stated} pixels and its photo has {width}x{height}")
 
 
-def check_unknown(card: Card, share: float, what: str, usual: float = USUAL_UNKNOWN) -> None:
+def check_unknown(card: Card, share: float, what: str, default_limit: float = DEFAULT_MAX_UNKNOWN) -> None:
     """Raise a sentence when more of an annotation is unknown to the legend than its card allows, or than is usual."""
-    allowed = usual if card.max_unknown is None else card.max_unknown
+    allowed = default_limit if card.max_unknown is None else card.max_unknown
     if share > allowed:
         limit = f"the card {card.name} allows {allowed:.1%}"
         raise BadInputError(f"{share:.1%} of the annotation is {what}, which the legend does not know; {limit}")

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from pipeline.datasets.annotations.safe_xml import parse_xml
-from pipeline.datasets.annotations.types import Box, TrueBoxes, boxes_of, check_size
+from pipeline.datasets.annotations.types import AnnotatedBoxes, Box, check_size, make_annotated_boxes
 from pipeline.datasets.card import Card
 from pipeline.errors import BadInputError
 
@@ -15,7 +15,7 @@ __all__ = ["read_voc"]
 SIDES = ("width", "height")
 
 
-def read_voc(card: Card, data: bytes, width: int, height: int) -> TrueBoxes:
+def read_voc(card: Card, data: bytes, width: int, height: int) -> AnnotatedBoxes:
     """Return the boxes of a file, under the legend's names; the `<part>`s of an object are no objects."""
     root = parse_xml(data)
     if root.tag != "annotation":
@@ -25,7 +25,7 @@ def read_voc(card: Card, data: bytes, width: int, height: int) -> TrueBoxes:
     objects = root.findall("object")
     sources = [(entry.findtext("name") or "").strip() for entry in objects]
     difficult = [(entry.findtext("difficult") or "").strip().lower() in {"1", "true"} for entry in objects]
-    return boxes_of(card, sources, [_xyxy(entry) for entry in objects], difficult)
+    return make_annotated_boxes(card, sources, [_xyxy(entry) for entry in objects], difficult)
 
 
 def _xyxy(entry: Any) -> Box:

@@ -2,6 +2,6 @@
 
 from pipeline.datasets.synthetic.canvas import BUILDING_PARTS, NAMES
 from pipeline.datasets.synthetic.dataset import write_dataset
-from pipeline.datasets.synthetic.scene import Drawing, DrawnBox, DrawnBuilding, draw
+from pipeline.datasets.synthetic.scene import Scene, SyntheticBox, SyntheticBuilding, draw_scene
 
-__all__ = ["BUILDING_PARTS", "NAMES", "Drawing", "DrawnBox", "DrawnBuilding", "draw", "write_dataset"]
+__all__ = ["BUILDING_PARTS", "NAMES", "Scene", "SyntheticBox", "SyntheticBuilding", "draw_scene", "write_dataset"]

@@ -7,7 +7,7 @@ about its own centre: a rotation homography, so straight lines stay straight and
 import math
 from dataclasses import dataclass
 
-from pipeline.datasets.synthetic.rng import Dice
+from pipeline.datasets.synthetic.rng import SeededRandom
 
 Point = tuple[float, float]
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
@@ -69,7 +69,7 @@ class Camera:
         return abs(total) / 2
 
 
-def turned(yaw: float, pitch: float, roll: float) -> Matrix:
+def rotation_matrix(yaw: float, pitch: float, roll: float) -> Matrix:
     """Return the rotation by these degrees, rounded so that the C library's last bit cannot show."""
     (cy, sy), (cp, sp), (cr, sr) = (_cos_sin(angle) for angle in (yaw, pitch, roll))
     return (
@@ -79,12 +79,12 @@ def turned(yaw: float, pitch: float, roll: float) -> Matrix:
     )
 
 
-def random_rotation(dice: Dice) -> Matrix:
+def random_rotation(rng: SeededRandom) -> Matrix:
     """Return a mild turn: mostly from the side a little, looking up a little, hardly tilted."""
-    strong = dice.chance(0.3)
-    yaw = dice.between(-22, 22) if strong else dice.between(-9, 9)
-    pitch = dice.between(-3, 9) if strong else dice.between(-2, 5)
-    return turned(yaw, pitch, dice.between(-1.6, 1.6))
+    strong = rng.chance(0.3)
+    yaw = rng.uniform(-22, 22) if strong else rng.uniform(-9, 9)
+    pitch = rng.uniform(-3, 9) if strong else rng.uniform(-2, 5)
+    return rotation_matrix(yaw, pitch, rng.uniform(-1.6, 1.6))
 
 
 def _cos_sin(degrees: float) -> tuple[float, float]:

@@ -33,14 +33,14 @@ BUILDING_PARTS: tuple[str, ...] = ("wall", "window", "door", "balcony")
 
 
 @dataclass(frozen=True)
-class Thing:
-    """What an instance number stands for; `full` is its whole area in photo pixels, hidden parts included."""
+class Instance:
+    """What an instance number stands for; `full_area` is its whole area in photo pixels, hidden parts included."""
 
     label: str
     building: int = -1
     storey: int | None = None
     column: int | None = None
-    full: float = 0.0
+    full_area: float = 0.0
 
 
 class Canvas:
@@ -58,7 +58,7 @@ class Canvas:
         self.height = (math.ceil(max(ys)) + 2 - self.top) * self.scale
         self.rgb: Bytes = np.zeros((self.height, self.width, 3), np.uint8)
         self.ids: NDArray[np.uint16] = np.zeros((self.height, self.width), np.uint16)
-        self.things: list[Thing] = [Thing("background")]
+        self.instances: list[Instance] = [Instance("background")]
         self.mirror = Image.new("RGB", (8, 8))
 
     @property
@@ -71,9 +71,9 @@ class Canvas:
         """How far the facades are from the camera, in metres."""
         return self.camera.focal / self.camera.px_per_m
 
-    def texels(self, metres: float, least: int = 1) -> int:
-        """Return a length in texels, at least `least`."""
-        return max(least, round(metres * self.unit))
+    def texels(self, metres: float, minimum: int = 1) -> int:
+        """Return a length in texels, at least `minimum`."""
+        return max(minimum, round(metres * self.unit))
 
     def x(self, metres: float) -> int:
         """Return the texel column of a place on the street."""
@@ -88,10 +88,10 @@ class Canvas:
         left, top = self.x(rect[0]), self.y(rect[3])
         return left, top, max(self.x(rect[2]), left + 1), max(self.y(rect[1]), top + 1)
 
-    def add(self, thing: Thing) -> int:
+    def add(self, instance: Instance) -> int:
         """Return the number of a new thing."""
-        self.things.append(thing)
-        return len(self.things) - 1
+        self.instances.append(instance)
+        return len(self.instances) - 1
 
     def area(self, outline: list[Point]) -> float:
         """Return the area in photo pixels of an outline in texels."""
@@ -167,13 +167,13 @@ class Canvas:
         return np.asarray(self.mirror.resize(size, Image.Resampling.BILINEAR, part))
 
 
-def tinted(colour: Colour, factor: float) -> Colour:
+def tint(colour: Colour, factor: float) -> Colour:
     """Return the colour lighter (factor over 1) or darker."""
     red, green, blue = (min(255, max(0, round(c * factor))) for c in colour)
     return red, green, blue
 
 
-def mixed(one: Colour, other: Colour, share: float) -> Colour:
+def mix_colours(first: Colour, second: Colour, share: float) -> Colour:
     """Return a colour with that share of the other."""
-    red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
     return red, green, blue

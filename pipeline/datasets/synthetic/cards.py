@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.datasets.card import Card, card_of
+from pipeline.datasets.card import Card, parse_card
 from pipeline.datasets.synthetic import BUILDING_PARTS, NAMES, write_dataset
 from pipeline.execution.runner import Context
 from pipeline.storage.files import write_bytes
 
-__all__ = ["BOX_CARD", "draw", "mask_card"]
+__all__ = ["BOX_CARD", "generate_dataset", "mask_card"]
 
 MASK_CARD = """\
 name = "drawn"
@@ -21,13 +21,13 @@ kind = "index_mask"
 images = "photos/{id}.jpg"
 annotations = "masks/{id}.png"
 
-labelled = ["building", "window", "door"]
+labelled_classes = ["building", "window", "door"]
 occluders = ["vegetation", "car", "post"]
 
 [legend]
 %s
 
-[unions]
+[merge_into]
 building = [%s]
 
 [minimum]
@@ -43,7 +43,7 @@ kind = "yolo"
 images = "photos/{id}.jpg"
 annotations = "boxes/{id}.txt"
 
-labelled = ["building", "window", "door"]
+labelled_classes = ["building", "window", "door"]
 
 [legend]
 0 = "building"
@@ -52,14 +52,14 @@ labelled = ["building", "window", "door"]
 """
 
 
-def draw(context: Context, folder: Path, images: int, seed: int) -> list[tuple[Card, str]]:
+def generate_dataset(context: Context, folder: Path, images: int, seed: int) -> list[tuple[Card, str]]:
     """Draw streets into a folder, with a card of their masks and one of their exact boxes; return the two cards."""
-    progress = context.progress("draw", images)
+    progress = context.make_progress("draw", images)
     write_dataset(folder, images, seed, progress=lambda done: progress.advance(done - progress.done))
     cards = []
     for text in (mask_card(), BOX_CARD):
-        card = card_of(text, "of drawings")
-        write_bytes(folder / f"{card.name}.toml", text.encode(), context.patience)
+        card = parse_card(text, "of drawings")
+        write_bytes(folder / f"{card.name}.toml", text.encode(), context.disk_retry_seconds)
         cards.append((card, text))
     return cards
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.datasets.synthetic.scene import Drawing, draw
+from pipeline.datasets.synthetic.scene import Scene, draw_scene
 from pipeline.errors import UsageError
 from pipeline.storage.files import write_bytes
 
 CLASSES: tuple[str, ...] = ("building", "window", "door")
-STRIDE = 1_000_003  # image i of seed s is drawn from s * STRIDE + i, so that seeds do not share images
+SEED_STRIDE = 1_000_003  # image i of seed s is drawn from s * STRIDE + i, so that seeds do not share images
 # fmt: off
 PALETTE = (
     0, 0, 0, 160, 120, 90, 0, 80, 255, 255, 170, 0, 128, 0, 255, 170, 0, 0,
@@ -38,26 +38,26 @@ def write_dataset(
     for part in ("photos", "masks", "boxes"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     _write(folder / "classes.txt", "".join(f"{name}\n" for name in CLASSES).encode())
-    truth = _read_truth(folder / "truth.jsonl")
+    truth = _read_ground_truth(folder / "truth.jsonl")
     known = len(truth)
     try:
         for index in range(count):
-            name, image_seed = f"facade_{index:05d}", seed * STRIDE + index
+            name, image_seed = f"facade_{index:05d}", seed * SEED_STRIDE + index
             _check(truth.get(name), folder, image_seed, width, height)
             if name not in truth or not all(path.exists() for path in _paths(folder, name)):
-                truth[name] = _write_one(folder, name, draw(image_seed, width, height))
+                truth[name] = _write_scene(folder, name, draw_scene(image_seed, width, height))
             if progress is not None:
                 progress(index + 1)
     finally:  # an interrupted call must not have to draw again what it wrote
         if len(truth) != known:
-            _write_truth(folder / "truth.jsonl", truth)
+            _write_ground_truth(folder / "truth.jsonl", truth)
 
 
-def yolo_lines(drawing: Drawing) -> str:
+def yolo_lines(scene: Scene) -> str:
     """Return the boxes as YOLO text: class cx cy w h, shares of the image that give back each integer pixel."""
-    height, width = drawing.mask.shape
+    height, width = scene.mask.shape
     lines = []
-    for box in drawing.boxes:
+    for box in scene.boxes:
         across, down = (box.xmin + box.xmax) / 2 / width, (box.ymin + box.ymax) / 2 / height
         wide, tall = (box.xmax - box.xmin) / width, (box.ymax - box.ymin) / height
         lines.append(f"{CLASSES.index(box.label)} {across:.8f} {down:.8f} {wide:.8f} {tall:.8f}\n")
@@ -76,46 +76,46 @@ def _check(line: dict[str, Any] | None, folder: Path, seed: int, width: int, hei
         )
 
 
-def _write_one(folder: Path, name: str, drawing: Drawing) -> dict[str, Any]:
+def _write_scene(folder: Path, name: str, scene: Scene) -> dict[str, Any]:
     photo, mask, boxes = _paths(folder, name)
-    _write(photo, _jpeg(drawing))
-    _write(mask, _png(drawing))
-    _write(boxes, yolo_lines(drawing).encode())
-    height, width = drawing.mask.shape
-    line = {"name": name, "seed": drawing.seed, "width": width, "height": height}
+    _write(photo, _jpeg(scene))
+    _write(mask, _png(scene))
+    _write(boxes, yolo_lines(scene).encode())
+    height, width = scene.mask.shape
+    line = {"name": name, "seed": scene.seed, "width": width, "height": height}
     return line | {
-        "buildings": [asdict(building) for building in drawing.buildings],
-        "boxes": [asdict(box) for box in drawing.boxes],
+        "buildings": [asdict(building) for building in scene.buildings],
+        "boxes": [asdict(box) for box in scene.boxes],
     }
 
 
-def _jpeg(drawing: Drawing) -> bytes:
+def _jpeg(scene: Scene) -> bytes:
     file = BytesIO()
-    Image.fromarray(drawing.photo).save(file, "JPEG", quality=drawing.jpeg_quality)
+    Image.fromarray(scene.photo).save(file, "JPEG", quality=scene.jpeg_quality)
     return file.getvalue()
 
 
-def _png(drawing: Drawing) -> bytes:
+def _png(scene: Scene) -> bytes:
     file = BytesIO()
-    picture = Image.fromarray(drawing.mask)
+    picture = Image.fromarray(scene.mask)
     picture.putpalette(PALETTE)
     picture.save(file, "PNG", compress_level=2)
     return file.getvalue()
 
 
-def _read_truth(path: Path) -> dict[str, dict[str, Any]]:
+def _read_ground_truth(path: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     return {line["name"]: line for line in lines}
 
 
-def _write_truth(path: Path, truth: dict[str, dict[str, Any]]) -> None:
-    lines = [json.dumps(truth[name]) + "\n" for name in sorted(truth)]
-    _write(path, "".join(lines).encode(), again=True)
+def _write_ground_truth(path: Path, ground_truth: dict[str, dict[str, Any]]) -> None:
+    lines = [json.dumps(ground_truth[name]) + "\n" for name in sorted(ground_truth)]
+    _write(path, "".join(lines).encode(), overwrite=True)
 
 
-def _write(path: Path, data: bytes, again: bool = False) -> None:
+def _write(path: Path, data: bytes, overwrite: bool = False) -> None:
     """Write a file unless it is there."""
-    if again or not path.exists():
+    if overwrite or not path.exists():
         write_bytes(path, data)

@@ -3,13 +3,13 @@
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from pipeline.datasets.synthetic.canvas import Box, Canvas, Thing, mixed, tinted
+from pipeline.datasets.synthetic.canvas import Box, Canvas, Instance, mix_colours, tint
 from pipeline.datasets.synthetic.details import paint_details
 from pipeline.datasets.synthetic.door import paint_canopy, paint_door, paint_shop, paint_steps
-from pipeline.datasets.synthetic.layout import EYE, Light
-from pipeline.datasets.synthetic.plan import OVERHANG, Opening, Plan
-from pipeline.datasets.synthetic.rng import Bytes, Dice
-from pipeline.datasets.synthetic.roof import gable_box, lay, paint_chimneys, paint_gable, paint_roof, shape
+from pipeline.datasets.synthetic.layout import CAMERA_HEIGHT, Light
+from pipeline.datasets.synthetic.plan import OVERHANG, BuildingPlan, Opening
+from pipeline.datasets.synthetic.rng import Bytes, SeededRandom
+from pipeline.datasets.synthetic.roof import gable_box, paint_chimneys, paint_gable, paint_roof, tile_box, tile_polygon
 from pipeline.datasets.synthetic.style import Style, choose_style
 from pipeline.datasets.synthetic.texture import boards, courses, grain, panels
 from pipeline.datasets.synthetic.window import paint_open_shutters, paint_sill, paint_surround, paint_window
@@ -17,23 +17,23 @@ from pipeline.datasets.synthetic.window import paint_open_shutters, paint_sill, 
 
 @dataclass(frozen=True)
 class Site:
-    """What the painters of one building share: `clear` is how far decoration may reach beside an opening."""
+    """What the painters of one building share: `clearance` is how far decoration may reach beside an opening."""
 
     canvas: Canvas
-    plan: Plan
+    plan: BuildingPlan
     index: int
     style: Style
-    dice: Dice
+    dice: SeededRandom
     light: Light
     ground: int
     wall: int
-    clear: int
+    clearance: int
 
 
-def paint_building(canvas: Canvas, plan: Plan, index: int, light: Light, seed: int, ground: int) -> None:
+def paint_building(canvas: Canvas, plan: BuildingPlan, index: int, light: Light, seed: int, ground: int) -> None:
     """Paint a building and enter its parts among the canvas's things."""
-    style = choose_style(Dice(seed, 3, plan.look), plan.family)
-    dice = Dice(seed, 4, index)
+    style = choose_style(SeededRandom(seed, 3, plan.look), plan.family)
+    dice = SeededRandom(seed, 4, index)
     paint_chimneys(canvas, plan, style, dice)
     wall = _paint_wall(canvas, plan, index, style, dice, light)
     _paint_courses(canvas, plan, style)
@@ -48,53 +48,56 @@ def paint_building(canvas: Canvas, plan: Plan, index: int, light: Light, seed: i
     _paint_cornice(canvas, plan, style, light, wall, roof)
 
 
-def wall_tile(style: Style, dice: Dice, unit: float, module: tuple[int, int]) -> Bytes:
+def wall_tile(style: Style, rng: SeededRandom, unit: float, module: tuple[int, int]) -> Bytes:
     """Return a tile of the building's wall; `module` is one bay by one storey in texels."""
-    joint = tinted(style.wall, 1.18) if style.wall[0] < 150 else tinted(style.wall, 0.82)
+    joint = tint(style.wall, 1.18) if style.wall[0] < 150 else tint(style.wall, 0.82)
     if style.material == "brick":
         size = (max(3, round(0.25 * unit)), max(2, round(0.083 * unit)))
-        return courses(dice, style.wall, mixed(style.wall, (190, 182, 170), 0.45), size, size[1] > 4, 34)
+        return courses(rng, style.wall, mix_colours(style.wall, (190, 182, 170), 0.45), size, size[1] > 4, 34)
     if style.material == "stone":
         size = (max(4, round(0.8 * unit)), max(3, round(0.36 * unit)))
-        return courses(dice, style.wall, tinted(joint, 0.9), size, 1, 13)
+        return courses(rng, style.wall, tint(joint, 0.9), size, 1, 13)
     if style.material == "boards":
-        return boards(dice, style.wall, round(0.16 * unit), 16)
+        return boards(rng, style.wall, round(0.16 * unit), 16)
     if style.material in ("panels", "metal"):
         size = module if style.material == "panels" else (max(4, module[0] // 2), max(4, module[1] // 3))
-        return panels(dice, style.wall, size, unit)
-    return grain(dice, style.wall, 15, unit)
+        return panels(rng, style.wall, size, unit)
+    return grain(rng, style.wall, 15, unit)
 
 
-def _paint_wall(canvas: Canvas, plan: Plan, index: int, style: Style, dice: Dice, light: Light) -> int:
+def _paint_wall(canvas: Canvas, plan: BuildingPlan, index: int, style: Style, rng: SeededRandom, light: Light) -> int:
     box = canvas.box((plan.x0, 0.0, plan.x1, plan.top))
     module = (canvas.texels((plan.x1 - plan.x0) / plan.columns), canvas.texels(plan.floors[-1] - plan.floors[-2]))
-    tile = wall_tile(style, dice, canvas.unit, module)
+    tile = wall_tile(style, rng, canvas.unit, module)
     full = canvas.box_area(box)
-    wall = canvas.add(Thing("wall", index))
-    lay(canvas, box, tile, wall)
+    wall = canvas.add(Instance("wall", index))
+    tile_box(canvas, box, tile, wall)
     if plan.roof == "gable":
         full += canvas.box_area(gable_box(canvas, plan)) / 2
         paint_gable(canvas, plan, style, tile, wall)
     if plan.flank:
         full += _paint_flank(canvas, plan, tile, wall, light)
-    canvas.things[wall] = replace(canvas.things[wall], full=full)
+    canvas.instances[wall] = replace(canvas.instances[wall], full_area=full)
     return wall
 
 
-def _paint_flank(canvas: Canvas, plan: Plan, tile: Bytes, wall: int, light: Light) -> float:
+def _paint_flank(canvas: Canvas, plan: BuildingPlan, tile: Bytes, wall: int, light: Light) -> float:
     """Paint the side wall that recedes into the alley; return its area in the photo."""
     edge = plan.x1 if plan.flank > 0 else plan.x0
     far = canvas.distance / (canvas.distance + plan.depth)
     near_x, far_x = canvas.x(edge) - (plan.flank > 0), canvas.x(edge + plan.flank)
-    rows = [canvas.y(height) for height in (0.0, EYE * (1 - far), EYE + (plan.top - EYE) * far, plan.top)]
+    rows = [
+        canvas.y(height)
+        for height in (0.0, CAMERA_HEIGHT * (1 - far), CAMERA_HEIGHT + (plan.top - CAMERA_HEIGHT) * far, plan.top)
+    ]
     corners = [(near_x, rows[0] - 1), (far_x, rows[1]), (far_x, rows[2]), (near_x, rows[3])]
     sunny = light.strength > 0 and (light.across > 0) == (plan.flank < 0)
     shade = tile // 8 * 7 if sunny else tile // 5 * 3
-    shape(canvas, corners, shade, wall)
+    tile_polygon(canvas, corners, shade, wall)
     return canvas.area([(float(x), float(y)) for x, y in corners])
 
 
-def _paint_courses(canvas: Canvas, plan: Plan, style: Style) -> None:
+def _paint_courses(canvas: Canvas, plan: BuildingPlan, style: Style) -> None:
     """Paint what runs along the wall: base, string courses, quoins."""
     if style.base == "plinth":
         _band(canvas, (plan.x0, 0.0, plan.x1, min(style.base_m, 0.3 * plan.floors[1])), style, 0.62)
@@ -109,12 +112,12 @@ def _paint_courses(canvas: Canvas, plan: Plan, style: Style) -> None:
 
 def _band(canvas: Canvas, rect: tuple[float, float, float, float], style: Style, factor: float) -> None:
     box = canvas.box(rect)
-    canvas.blend(box, tinted(style.trim, factor), 210)
+    canvas.blend(box, tint(style.trim, factor), 210)
     edge = canvas.texels(0.05)
     canvas.shade((box[0], box[3] - edge, box[2], box[3] + edge), 190)
 
 
-def _rustication(canvas: Canvas, plan: Plan) -> None:
+def _rustication(canvas: Canvas, plan: BuildingPlan) -> None:
     step, groove = max(0.4, 4 / canvas.unit), canvas.texels(0.04)
     left, right = canvas.x(plan.x0), canvas.x(plan.x1)
     for i in range(1, int(plan.floors[1] / step)):
@@ -122,7 +125,7 @@ def _rustication(canvas: Canvas, plan: Plan) -> None:
         canvas.shade((left, y, right, y + groove), 180)
 
 
-def _quoins(canvas: Canvas, plan: Plan, style: Style) -> None:
+def _quoins(canvas: Canvas, plan: BuildingPlan, style: Style) -> None:
     high = max(0.4, 3 / canvas.unit)
     for i in range(int(plan.top / high)):
         wide = 0.5 if i % 2 else 0.32
@@ -132,7 +135,7 @@ def _quoins(canvas: Canvas, plan: Plan, style: Style) -> None:
             canvas.shade((box[0], box[3] - 1, box[2], box[3]), 175)
 
 
-def _clearance(canvas: Canvas, plan: Plan) -> int:
+def _clearance(canvas: Canvas, plan: BuildingPlan) -> int:
     """Return how far wall decoration may reach beyond an opening so as to leave its neighbours alone."""
     lefts = sorted({o.rect[0] for o in plan.openings if o.storey == plan.storeys - 1})
     widths = [o.rect[2] - o.rect[0] for o in plan.openings if o.storey == plan.storeys - 1]
@@ -148,17 +151,17 @@ def _paint_opening(site: Site, opening: Opening) -> None:
         return
     arch = min(site.plan.arch, 0.45 * (box[3] - box[1]) / (box[2] - box[0])) if opening.kind == "window" else 0.0
     edge = min(box[0] - canvas.x(site.plan.x0), canvas.x(site.plan.x1) - box[2])
-    clear = max(0, min(site.clear, edge))
+    clear = max(0, min(site.clearance, edge))
     if clear >= 3:
         paint_surround(canvas, box, style, arch, site.wall, clear)
-    number = canvas.add(Thing(opening.kind, site.index, opening.storey, opening.column))
+    number = canvas.add(Instance(opening.kind, site.index, opening.storey, opening.column))
     if opening.kind == "door":
         fill = paint_door(canvas, box, number, style, dice, light, arch)
         _paint_entrance(site, box, max(0, edge))
     else:
         fill = paint_window(canvas, box, number, style, dice, light, arch)
         _paint_window_wear(site, box, arch, clear)
-    canvas.things[number] = replace(canvas.things[number], full=canvas.box_area(box) * fill)
+    canvas.instances[number] = replace(canvas.instances[number], full_area=canvas.box_area(box) * fill)
 
 
 def _paint_entrance(site: Site, box: Box, edge: int) -> None:
@@ -174,10 +177,10 @@ def _paint_window_wear(site: Site, box: Box, arch: float, clear: int) -> None:
         paint_sill(site.canvas, box, site.style, site.dice, site.light, clear)
 
 
-def _paint_balconies(canvas: Canvas, plan: Plan, index: int, style: Style, light: Light) -> None:
+def _paint_balconies(canvas: Canvas, plan: BuildingPlan, index: int, style: Style, light: Light) -> None:
     for rect in plan.balconies:
         box = canvas.box((max(rect[0], plan.x0), rect[1], min(rect[2], plan.x1), rect[3]))
-        number = canvas.add(Thing("balcony", index))
+        number = canvas.add(Instance("balcony", index))
         fall = canvas.texels(1.1 * light.down) if light.strength else canvas.texels(0.3)
         lean = round(0.9 * light.across * light.strength * canvas.unit)
         dark = 256 - int(110 * light.strength) - 25
@@ -194,17 +197,17 @@ def _rail(canvas: Canvas, box: Box, style: Style, number: int) -> None:
     if part is not None:
         canvas.ids[part[1] : part[3], part[0] : part[2]] = number
     if style.rail == "slab":
-        canvas.fill(box, mixed(style.wall, style.trim, 0.5))
+        canvas.fill(box, mix_colours(style.wall, style.trim, 0.5))
         canvas.shade((left, top, left + max(1, slab // 4), bottom), 200)
         canvas.shade((right - max(1, slab // 2), top, right, bottom), 170)
-        canvas.fill((left, top, right, top + max(1, slab // 3)), tinted(style.trim, 0.95))
+        canvas.fill((left, top, right, top + max(1, slab // 3)), tint(style.trim, 0.95))
         canvas.shade((left, top + max(1, slab // 3), right, top + max(2, slab * 2 // 3)), 200)
     elif style.rail == "glass":
         canvas.blend(box, (150, 172, 176), 120)
         canvas.fill((left, top, right, top + max(1, slab // 3)), (210, 212, 212))
     else:
         _iron(canvas, box, slab)
-    canvas.fill((left, bottom - slab, right, bottom), tinted(style.trim, 0.86))
+    canvas.fill((left, bottom - slab, right, bottom), tint(style.trim, 0.86))
     canvas.shade((left, bottom - max(1, slab // 2), right, bottom), 170)
 
 
@@ -218,13 +221,13 @@ def _iron(canvas: Canvas, box: Box, slab: int) -> None:
     canvas.fill((left, bottom - 2 * slab, right, bottom - 2 * slab + bar), (38, 40, 42))
 
 
-def _paint_pipe(canvas: Canvas, plan: Plan, style: Style) -> None:
+def _paint_pipe(canvas: Canvas, plan: BuildingPlan, style: Style) -> None:
     box = canvas.box((plan.x1 - 0.16, 0.0, plan.x1 - 0.06, plan.top))
-    canvas.fill(box, mixed(style.wall, (90, 92, 94), 0.7))
+    canvas.fill(box, mix_colours(style.wall, (90, 92, 94), 0.7))
     canvas.shade((box[2], box[1], box[2] + canvas.texels(0.06), box[3]), 190)
 
 
-def _paint_cornice(canvas: Canvas, plan: Plan, style: Style, light: Light, wall: int, roof: int) -> None:
+def _paint_cornice(canvas: Canvas, plan: BuildingPlan, style: Style, light: Light, wall: int, roof: int) -> None:
     """Paint the cornice at the top of the wall, and its shadow over all that is below.
 
     Its ends beyond the wall count as roof: the wall stays convex, so that no image border cuts it in two.

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, replace
 
 from pipeline.datasets.synthetic.camera import Camera, random_rotation
-from pipeline.datasets.synthetic.plan import CLEAR_PX, OVERHANG, Plan, Sketch, build, draft
-from pipeline.datasets.synthetic.rng import Dice
+from pipeline.datasets.synthetic.plan import CLEAR_PX, OVERHANG, BuildingPlan, Sketch, build, draft
+from pipeline.datasets.synthetic.rng import SeededRandom
 
-EYE = 1.7  # height of the camera over the ground, in metres
+CAMERA_HEIGHT = 1.7  # height of the camera over the ground, in metres
 
 
 @dataclass(frozen=True)
@@ -24,26 +24,26 @@ class Street:
     """All that is decided before painting."""
 
     camera: Camera
-    plans: tuple[Plan, ...]
+    plans: tuple[BuildingPlan, ...]
     light: Light
 
 
 def plan_street(seed: int, width: int, height: int) -> Street:
     """Return the street of a seed, composed for a photo of that size."""
-    dice = Dice(seed, 1)
+    dice = SeededRandom(seed, 1)
     main = draft(dice, 1)
     camera = _camera(dice, main, width, height)
     plans = [build(dice, main, -main.width / 2, camera.px_per_m)]
     for side in _sides(dice):
         sketch = main if dice.chance(0.15) else draft(dice, 2 + side)
-        alley = 2 * OVERHANG + 2 * CLEAR_PX / camera.px_per_m + dice.between(0.0, 1.0) * dice.between(0.0, 5.0)
+        alley = 2 * OVERHANG + 2 * CLEAR_PX / camera.px_per_m + dice.uniform(0.0, 1.0) * dice.uniform(0.0, 5.0)
         start = plans[0].x1 + alley if side else plans[0].x0 - alley - sketch.width
         plans.append(build(dice, sketch, start, camera.px_per_m))
-    plans = [_with_flank(plan, plans, camera, dice.between(6.0, 14.0)) for plan in plans]
+    plans = [_with_flank(plan, plans, camera, dice.uniform(6.0, 14.0)) for plan in plans]
     return Street(camera, tuple(plan for plan in plans if _in_view(plan, camera)), _light(dice))
 
 
-def _with_flank(plan: Plan, plans: list[Plan], camera: Camera, depth: float) -> Plan:
+def _with_flank(plan: BuildingPlan, plans: list[BuildingPlan], camera: Camera, depth: float) -> BuildingPlan:
     """Return the building with the side wall that the camera sees of it, as far as the alley has room.
 
     A point z metres behind the facades, X beside the camera's axis, is drawn at X * D / (D + z), where D is the
@@ -63,39 +63,39 @@ def _with_flank(plan: Plan, plans: list[Plan], camera: Camera, depth: float) -> 
     return replace(plan, flank=side * wide, depth=wide * distance / (offset - wide))
 
 
-def _sides(dice: Dice) -> tuple[int, ...]:
-    return dice.pick(((), (0,), (1,), (0, 1), (0, 1)))
+def _sides(rng: SeededRandom) -> tuple[int, ...]:
+    return rng.choice(((), (0,), (1,), (0, 1), (0, 1)))
 
 
-def _camera(dice: Dice, main: Sketch, width: int, height: int) -> Camera:
+def _camera(rng: SeededRandom, main: Sketch, width: int, height: int) -> Camera:
     total = main.floors[-1] + main.roof_height
-    view = dice.pick(("fit", "fit", "fit", "near", "near", "far"))
+    view = rng.choice(("fit", "fit", "fit", "near", "near", "far"))
     low, high, wide = {"fit": (0.6, 0.85, 0.9), "near": (0.85, 1.6, 1.6), "far": (0.3, 0.55, 0.5)}[view]
-    tall = height * dice.between(low, high) / total
-    scale = min(tall, width * dice.between(0.7, 1.0) * wide / main.width)
+    tall = height * rng.uniform(low, high) / total
+    scale = min(tall, width * rng.uniform(0.7, 1.0) * wide / main.width)
     size = max(0.4, min(width / 640, height / 480))
     scale = min(max(scale, 8.5 * size / min(main.window)), 118 * size / max(main.window))
     sky = {"fit": (0.84, 0.96), "near": (0.86, 1.08), "far": (0.7, 0.92)}[view]
     return Camera(
         width,
         height,
-        focal=max(width, height) * dice.between(0.9, 1.6),
-        rotation=random_rotation(dice),
+        focal=max(width, height) * rng.uniform(0.9, 1.6),
+        rotation=random_rotation(rng),
         px_per_m=scale,
-        origin_x=width * dice.between(0.38, 0.62),
-        ground_y=height * dice.between(*sky),
+        origin_x=width * rng.uniform(0.38, 0.62),
+        ground_y=height * rng.uniform(*sky),
     )
 
 
-def _light(dice: Dice) -> Light:
-    hour = dice.pick(("noon", "noon", "morning", "dusk", "overcast", "overcast"))
+def _light(rng: SeededRandom) -> Light:
+    hour = rng.choice(("noon", "noon", "morning", "dusk", "overcast", "overcast"))
     low = hour in ("morning", "dusk")
-    down = dice.between(0.25, 0.6) if low else dice.between(0.7, 1.5)
-    strength = 0.0 if hour == "overcast" else dice.between(0.6, 1.0)
-    return Light(hour, dice.between(0.3, 1.2) * dice.pick((-1, 1)), down, strength)
+    down = rng.uniform(0.25, 0.6) if low else rng.uniform(0.7, 1.5)
+    strength = 0.0 if hour == "overcast" else rng.uniform(0.6, 1.0)
+    return Light(hour, rng.uniform(0.3, 1.2) * rng.choice((-1, 1)), down, strength)
 
 
-def _in_view(plan: Plan, camera: Camera) -> bool:
+def _in_view(plan: BuildingPlan, camera: Camera) -> bool:
     """Whether enough of the wall is shown: never a mere splinter of cornice at the border."""
     xs = [x for x, _ in camera.corners()]
     margin = 0.06 * camera.width

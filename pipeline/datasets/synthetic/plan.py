@@ -5,7 +5,7 @@ x runs right from the middle of the main building, y up from the ground line; ev
 
 from dataclasses import dataclass
 
-from pipeline.datasets.synthetic.rng import Dice
+from pipeline.datasets.synthetic.rng import SeededRandom
 
 Rect = tuple[float, float, float, float]
 OVERHANG = 0.3  # of cornices and eaves beyond the wall, each side
@@ -54,7 +54,7 @@ class Opening:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuildingPlan:
     """One building: its wall runs from (x0, 0) to (x1, floors[-1])."""
 
     family: str
@@ -112,51 +112,51 @@ class Sketch:
         return self.share * self.pitch, self.rise * (self.floors[-1] - self.floors[-2])
 
 
-def draft(dice: Dice, look: int) -> Sketch:
+def draft(rng: SeededRandom, look: int) -> Sketch:
     """Return the proportions of a random building; equal looks get equal paint."""
-    name = dice.pick(tuple(FAMILIES))
+    name = rng.choice(tuple(FAMILIES))
     family = FAMILIES[name]
-    storeys, columns = dice.whole(*family.storeys), dice.whole(*family.columns)
-    height = dice.between(*family.storey)
-    ground = height * dice.between(1.0, 1.3)
+    storeys, columns = rng.integer(*family.storeys), rng.integer(*family.columns)
+    height = rng.uniform(*family.storey)
+    ground = height * rng.uniform(1.0, 1.3)
     floors = (0.0, *(ground + height * i for i in range(storeys)))
-    pitch = dice.between(*family.pitch)
-    roof = dice.pick(family.roofs)
+    pitch = rng.uniform(*family.pitch)
+    roof = rng.choice(family.roofs)
     if roof == "gable" and columns * pitch > 13:
         roof = "eaves"
     span = columns * pitch
-    heights = {"flat": 0.0, "eaves": dice.between(1.4, 3.4), "hip": dice.between(1.4, 3.0)}
-    heights |= {"gable": span * dice.between(0.25, 0.5), "mansard": dice.between(2.2, 3.2)}
+    heights = {"flat": 0.0, "eaves": rng.uniform(1.4, 3.4), "hip": rng.uniform(1.4, 3.0)}
+    heights |= {"gable": span * rng.uniform(0.25, 0.5), "mansard": rng.uniform(2.2, 3.2)}
     return Sketch(
         name,
         look,
         floors,
         columns,
         pitch,
-        margin=dice.between(0.1, 0.9),
-        share=dice.between(*family.share),
-        rise=dice.between(*family.rise),
-        pair=dice.between(0.3, 0.9) if dice.chance(0.15) else 0.0,
+        margin=rng.uniform(0.1, 0.9),
+        share=rng.uniform(*family.share),
+        rise=rng.uniform(*family.rise),
+        pair=rng.uniform(0.3, 0.9) if rng.chance(0.15) else 0.0,
         roof=roof,
         roof_height=heights[roof],
-        arch=dice.pick((0.0, 0.0, 0.0, 0.12, 0.5)) if name in ("town", "palace", "house") else 0.0,
-        shop=dice.chance(family.shop),
-        balcony=dice.pick(("none", "none", "some", "columns", "rows")) if storeys > 1 else "none",
+        arch=rng.choice((0.0, 0.0, 0.0, 0.12, 0.5)) if name in ("town", "palace", "house") else 0.0,
+        shop=rng.chance(family.shop),
+        balcony=rng.choice(("none", "none", "some", "columns", "rows")) if storeys > 1 else "none",
     )
 
 
-def build(dice: Dice, sketch: Sketch, x0: float, scale: float) -> Plan:
+def build(rng: SeededRandom, sketch: Sketch, x0: float, scale: float) -> BuildingPlan:
     """Return the building of a sketch, its openings far enough apart at `scale` flat pixels a metre."""
     clear = CLEAR_PX / scale
-    openings = _ground_floor(dice, sketch, x0, clear)
+    openings = _ground_floor(rng, sketch, x0, clear)
     balconies: list[Rect] = []
     for storey in range(1, len(sketch.floors) - 1):
-        row, rails = _upper_floor(dice, sketch, x0, storey, clear)
+        row, rails = _upper_floor(rng, sketch, x0, storey, clear)
         openings += row
         balconies += rails
-    if len(sketch.floors) > 4 and sketch.columns > 4 and dice.chance(0.2):
-        del openings[dice.whole(sketch.columns, len(openings) - 1)]
-    return Plan(
+    if len(sketch.floors) > 4 and sketch.columns > 4 and rng.chance(0.2):
+        del openings[rng.integer(sketch.columns, len(openings) - 1)]
+    return BuildingPlan(
         sketch.family,
         sketch.look,
         x0,
@@ -188,14 +188,14 @@ def _slot(sketch: Sketch, x0: float, storey: int, column: int, clear: float, fre
     return middle - wide / 2, floor + bottom, middle + wide / 2, floor + top
 
 
-def _ground_floor(dice: Dice, sketch: Sketch, x0: float, clear: float) -> list[Opening]:
-    doors = _door_columns(dice, sketch.columns)
-    step = dice.pick((0.0, 0.15, 0.3, 0.45))
+def _ground_floor(rng: SeededRandom, sketch: Sketch, x0: float, clear: float) -> list[Opening]:
+    doors = _door_columns(rng, sketch.columns)
+    step = rng.choice((0.0, 0.15, 0.3, 0.45))
     openings = []
     for column in range(sketch.columns):
         slot = _slot(sketch, x0, 0, column, clear, french=False, squat=1.0)
         if column in doors:
-            rect = _door_rect(dice, sketch, slot, step, clear)
+            rect = _door_rect(rng, sketch, slot, step, clear)
             openings.append(Opening("door", 0, column, rect))
         elif sketch.shop:
             middle, half = (slot[0] + slot[2]) / 2, (sketch.pitch - max(clear, 0.3)) / 2
@@ -205,28 +205,30 @@ def _ground_floor(dice: Dice, sketch: Sketch, x0: float, clear: float) -> list[O
     return openings
 
 
-def _door_columns(dice: Dice, columns: int) -> set[int]:
-    middle = dice.pick((columns // 2, 0, columns - 1, dice.whole(0, columns - 1)))
-    if columns >= 6 and dice.chance(0.5):
+def _door_columns(rng: SeededRandom, columns: int) -> set[int]:
+    middle = rng.choice((columns // 2, 0, columns - 1, rng.integer(0, columns - 1)))
+    if columns >= 6 and rng.chance(0.5):
         return {columns // 4, columns - 1 - columns // 4}
     return {middle}
 
 
-def _door_rect(dice: Dice, sketch: Sketch, slot: Rect, step: float, clear: float) -> Rect:
+def _door_rect(rng: SeededRandom, sketch: Sketch, slot: Rect, step: float, clear: float) -> Rect:
     widest = sketch.pitch - clear - abs(sketch.pair) * 0.3
-    half = min(dice.between(0.95, 2.0), widest, slot[2] - slot[0] + 0.5) / 2
+    half = min(rng.uniform(0.95, 2.0), widest, slot[2] - slot[0] + 0.5) / 2
     middle, ground = (slot[0] + slot[2]) / 2, sketch.floors[1]
-    height = min(dice.between(2.1, 3.1), ground - step - max(0.3, 0.5 * clear))
+    height = min(rng.uniform(2.1, 3.1), ground - step - max(0.3, 0.5 * clear))
     return middle - half, step, middle + half, step + height
 
 
-def _upper_floor(dice: Dice, sketch: Sketch, x0: float, storey: int, clear: float) -> tuple[list[Opening], list[Rect]]:
+def _upper_floor(
+    rng: SeededRandom, sketch: Sketch, x0: float, storey: int, clear: float
+) -> tuple[list[Opening], list[Rect]]:
     last = storey == len(sketch.floors) - 2
     squat = 0.75 if last and sketch.family in ("town", "palace") and storey > 2 else 1.0
     along = sketch.balcony == "rows" and storey % 2 == 1
     openings, rails = [], []
     for column in range(sketch.columns):
-        with_rail = along or _has_balcony(dice, sketch, storey, column)
+        with_rail = along or _has_balcony(rng, sketch, storey, column)
         slot = _slot(sketch, x0, storey, column, clear, with_rail, squat)
         openings.append(Opening("window", storey, column, slot))
         if with_rail and not along:
@@ -237,10 +239,10 @@ def _upper_floor(dice: Dice, sketch: Sketch, x0: float, storey: int, clear: floa
     return openings, rails
 
 
-def _has_balcony(dice: Dice, sketch: Sketch, storey: int, column: int) -> bool:
+def _has_balcony(rng: SeededRandom, sketch: Sketch, storey: int, column: int) -> bool:
     if sketch.balcony == "columns":
         return column % 3 == 1
-    return sketch.balcony == "some" and dice.chance(0.3) and storey > 0
+    return sketch.balcony == "some" and rng.chance(0.3) and storey > 0
 
 
 def _balcony(slot: Rect, floor: float, side: float) -> Rect:

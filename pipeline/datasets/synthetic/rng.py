@@ -10,7 +10,7 @@ T = TypeVar("T")
 Bytes = NDArray[np.uint8]
 
 
-class Dice:
+class SeededRandom:
     """A stream of random choices; equal entropy gives equal choices on every machine.
 
     Only `random()` and full-range `integers()` of PCG64 are used: both are plain integer code in numpy, while
@@ -21,11 +21,11 @@ class Dice:
         """Start the stream that belongs to these non-negative integers."""
         self._rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
 
-    def between(self, low: float, high: float) -> float:
+    def uniform(self, low: float, high: float) -> float:
         """Return a number in [low, high)."""
         return low + (high - low) * float(self._rng.random())
 
-    def whole(self, low: int, high: int) -> int:
+    def integer(self, low: int, high: int) -> int:
         """Return an integer in [low, high], both ends included."""
         return low + int(self._rng.random() * (high - low + 1))
 
@@ -33,9 +33,9 @@ class Dice:
         """Return True that often."""
         return float(self._rng.random()) < probability
 
-    def pick(self, options: Sequence[T]) -> T:
+    def choice(self, options: Sequence[T]) -> T:
         """Return one of the options."""
-        return options[self.whole(0, len(options) - 1)]
+        return options[self.integer(0, len(options) - 1)]
 
     def bytes(self, *shape: int) -> Bytes:
         """Return an array of that shape of evenly distributed bytes."""

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from pipeline.datasets.synthetic.canvas import Colour, mixed, tinted
-from pipeline.datasets.synthetic.rng import Dice
+from pipeline.datasets.synthetic.canvas import Colour, mix_colours, tint
+from pipeline.datasets.synthetic.rng import SeededRandom
 
 PLASTER: tuple[Colour, ...] = (
     (226, 214, 190),
@@ -96,44 +96,44 @@ class Style:
     parapet: bool
 
 
-def choose_style(dice: Dice, family: str) -> Style:
+def choose_style(rng: SeededRandom, family: str) -> Style:
     """Return the look of a building of that family."""
     old = family in ("house", "town", "palace")
-    material, wall = _wall(dice, family)
-    trim = dice.pick(TRIM) if material != "plaster" else dice.pick((*TRIM, tinted(wall, 1.12), tinted(wall, 0.8)))
-    frame = dice.pick(FRAME)
-    bars = dice.pick(((2, 3), (2, 2), (2, 4), (3, 4), (2, 1)) if old else ((1, 1), (2, 1), (3, 1), (2, 1), (2, 2)))
-    crown = dice.pick(("none", "frame", "frame", "lintel", "pediment", "brick") if old else ("none", "none", "frame"))
+    material, wall = _wall(rng, family)
+    trim = rng.choice(TRIM) if material != "plaster" else rng.choice((*TRIM, tint(wall, 1.12), tint(wall, 0.8)))
+    frame = rng.choice(FRAME)
+    bars = rng.choice(((2, 3), (2, 2), (2, 4), (3, 4), (2, 1)) if old else ((1, 1), (2, 1), (3, 1), (2, 1), (2, 2)))
+    crown = rng.choice(("none", "frame", "frame", "lintel", "pediment", "brick") if old else ("none", "none", "frame"))
     return Style(
         material=material,
         wall=wall,
         trim=trim,
         frame=frame,
-        door=dice.pick(DOOR),
-        roof=dice.pick(TILE),
-        shutter=dice.pick(SHUTTER),
+        door=rng.choice(DOOR),
+        roof=rng.choice(TILE),
+        shutter=rng.choice(SHUTTER),
         bars=bars,
-        transom=dice.pick((0.0, 0.28, 0.33)) if old else dice.pick((0.0, 0.0, 0.25)),
-        frame_m=dice.between(0.05, 0.09),
-        reveal_m=dice.between(0.06, 0.24),
+        transom=rng.choice((0.0, 0.28, 0.33)) if old else rng.choice((0.0, 0.0, 0.25)),
+        frame_m=rng.uniform(0.05, 0.09),
+        reveal_m=rng.uniform(0.06, 0.24),
         surround="lintel" if crown == "brick" and material != "brick" else crown,
-        sill=dice.chance(0.8),
-        shutters=dice.pick(("none", "open", "mixed")) if family in ("house", "town") and dice.chance(0.6) else "none",
-        cornice=dice.pick(("plain", "rich", "dentils")) if old else dice.pick(("none", "plain")),
-        string=dice.chance(0.55 if old else 0.25),
-        quoins=family in ("town", "palace") and dice.chance(0.35),
-        base=dice.pick(("none", "plinth", "plinth", "rustic") if old else ("none", "plinth")),
-        base_m=dice.between(0.3, 1.0),
-        blinds=dice.pick((0.0, 0.1, 0.3, 0.5)),
-        curtains=dice.pick((0.1, 0.3, 0.6, 0.8)),
-        rail=dice.pick(("iron", "iron", "slab") if old else ("slab", "glass", "iron", "slab")),
-        pipe=dice.chance(0.4),
-        dirt=dice.between(0.0, 1.0),
-        parapet=dice.chance(0.4),
+        sill=rng.chance(0.8),
+        shutters=rng.choice(("none", "open", "mixed")) if family in ("house", "town") and rng.chance(0.6) else "none",
+        cornice=rng.choice(("plain", "rich", "dentils")) if old else rng.choice(("none", "plain")),
+        string=rng.chance(0.55 if old else 0.25),
+        quoins=family in ("town", "palace") and rng.chance(0.35),
+        base=rng.choice(("none", "plinth", "plinth", "rustic") if old else ("none", "plinth")),
+        base_m=rng.uniform(0.3, 1.0),
+        blinds=rng.choice((0.0, 0.1, 0.3, 0.5)),
+        curtains=rng.choice((0.1, 0.3, 0.6, 0.8)),
+        rail=rng.choice(("iron", "iron", "slab") if old else ("slab", "glass", "iron", "slab")),
+        pipe=rng.chance(0.4),
+        dirt=rng.uniform(0.0, 1.0),
+        parapet=rng.chance(0.4),
     )
 
 
-def _wall(dice: Dice, family: str) -> tuple[str, Colour]:
+def _wall(rng: SeededRandom, family: str) -> tuple[str, Colour]:
     kinds = {
         "house": ("plaster", "plaster", "brick", "brick", "boards"),
         "town": ("plaster", "plaster", "brick", "stone"),
@@ -141,7 +141,7 @@ def _wall(dice: Dice, family: str) -> tuple[str, Colour]:
         "block": ("plaster", "panels", "panels", "brick"),
         "modern": ("panels", "plaster", "metal", "brick"),
     }
-    kind = dice.pick(kinds[family])
+    kind = rng.choice(kinds[family])
     palette = {"brick": BRICK, "stone": STONE, "panels": CONCRETE, "metal": CONCRETE}.get(kind, PLASTER)
-    colour = mixed(dice.pick(palette), dice.pick(palette), dice.between(0.0, 0.4))
-    return kind, tinted(colour, dice.between(0.82, 1.08))
+    colour = mix_colours(rng.choice(palette), rng.choice(palette), rng.uniform(0.0, 0.4))
+    return kind, tint(colour, rng.uniform(0.82, 1.08))

@@ -5,29 +5,31 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pipeline.datasets.synthetic.canvas import Box, Canvas, Colour, Mask, mixed, tinted
+from pipeline.datasets.synthetic.canvas import Box, Canvas, Colour, Mask, mix_colours, tint
 from pipeline.datasets.synthetic.layout import Light
-from pipeline.datasets.synthetic.rng import Bytes, Dice
+from pipeline.datasets.synthetic.rng import Bytes, SeededRandom
 from pipeline.datasets.synthetic.style import FABRIC, Style
 
 
-def paint_window(canvas: Canvas, box: Box, number: int, style: Style, dice: Dice, light: Light, arch: float) -> float:
+def paint_window(
+    canvas: Canvas, box: Box, number: int, style: Style, rng: SeededRandom, light: Light, arch: float
+) -> float:
     """Paint one window and return the share of its box that it fills."""
     width, height = box[2] - box[0], box[3] - box[1]
-    closed = style.shutters == "mixed" and dice.chance(0.2)
+    closed = style.shutters == "mixed" and rng.chance(0.2)
     if closed:
         picture = _shutter_leaves(width, height, style.shutter, canvas.unit)
     else:
-        picture = _glazing(canvas, box, style, dice, light)
-        if dice.chance(style.blinds):
-            _roller(picture, dice, style, canvas.unit)
+        picture = _glazing(canvas, box, style, rng, light)
+        if rng.chance(style.blinds):
+            _roller(picture, rng, style, canvas.unit)
     _reveal(picture, style, light, canvas)
-    mask = arched(width, height, arch) if arch else None
+    mask = arch_mask(width, height, arch) if arch else None
     canvas.paste(box[0], box[1], picture, mask, number)
     return 1.0 if mask is None else int(np.count_nonzero(mask)) / mask.size
 
 
-def arched(width: int, height: int, rise: float) -> Mask:
+def arch_mask(width: int, height: int, rise: float) -> Mask:
     """Return the mask (height, width) of an opening under an arch that rises by that share of its width."""
     half, tall = width / 2, max(1.0, min(rise * width, height - 1))
     radius = (half * half + tall * tall) / (2 * tall)
@@ -41,7 +43,7 @@ def paint_surround(canvas: Canvas, box: Box, style: Style, arch: float, wall: in
     """Paint what the wall wears around an opening, before the opening itself, within `clear` texels of it."""
     left, top, right, bottom = box
     band = min(canvas.texels(0.14), clear // 2)
-    dark = tinted(style.trim, 0.62)
+    dark = tint(style.trim, 0.62)
     if style.surround in ("frame", "pediment"):
         canvas.fill((left - band, top - band, right + band, bottom + 1), style.trim, wall)
         canvas.shade((right + band - 1, top - band, right + band, bottom), 200)
@@ -59,7 +61,7 @@ def _pediment(canvas: Canvas, box: Box, band: int, light: Colour, dark: Colour) 
     picture = Image.new("RGB", (width, high), dark)
     sketch = ImageDraw.Draw(picture)
     sketch.polygon([(0, high), (width // 2, 0), (width, high)], fill=light)
-    sketch.polygon([(4 * band, high), (width // 2, band), (width - 4 * band, high)], fill=tinted(light, 0.85))
+    sketch.polygon([(4 * band, high), (width // 2, band), (width - 4 * band, high)], fill=tint(light, 0.85))
     shape = Image.new("1", (width, high), 0)
     ImageDraw.Draw(shape).polygon([(0, high), (width // 2, 0), (width, high)], fill=1)
     canvas.paste(box[0] - 2 * band, box[1] - 2 * band - high, np.asarray(picture), np.asarray(shape), None)
@@ -67,20 +69,20 @@ def _pediment(canvas: Canvas, box: Box, band: int, light: Colour, dark: Colour) 
 
 def _soldiers(canvas: Canvas, box: Box, style: Style) -> None:
     left, top, right, bottom = box
-    canvas.fill(box, mixed(style.wall, style.trim, 0.35))
+    canvas.fill(box, mix_colours(style.wall, style.trim, 0.35))
     step = canvas.texels(0.08, 2)
     if step > 2:
         for x in range(left, right, step):
             canvas.shade((x, top, x + 1, bottom), 190)
 
 
-def paint_sill(canvas: Canvas, box: Box, style: Style, dice: Dice, light: Light, clear: int) -> None:
+def paint_sill(canvas: Canvas, box: Box, style: Style, rng: SeededRandom, light: Light, clear: int) -> None:
     """Paint the sill under a window with its shadow and the streaks that run down from it."""
     left, _, right, bottom = box
     out, high = min(canvas.texels(0.1), clear), canvas.texels(0.07)
     streaks = int(style.dirt * 15)
     if streaks > 4:
-        low, thin = canvas.texels(dice.between(0.2, 0.8), 3), canvas.texels(0.06)
+        low, thin = canvas.texels(rng.uniform(0.2, 0.8), 3), canvas.texels(0.06)
         for side in (left - thin, right):
             for part in (1, 2, 3):  # fades as it runs down
                 canvas.shade((side, bottom, side + thin, bottom + low * part // 3), 256 - streaks)
@@ -101,41 +103,41 @@ def paint_open_shutters(canvas: Canvas, box: Box, style: Style, room: int, wall:
         canvas.paste(left, box[1], leaf, None, wall)
 
 
-def _glazing(canvas: Canvas, box: Box, style: Style, dice: Dice, light: Light) -> Bytes:
+def _glazing(canvas: Canvas, box: Box, style: Style, rng: SeededRandom, light: Light) -> Bytes:
     width, height = box[2] - box[0], box[3] - box[1]
-    room = _interior(width, height, style, dice, light)
-    shift = (dice.whole(0, 9999), dice.whole(-height // 3, height // 3))
-    glint = dice.whole(70, 170) if light.hour != "dusk" else dice.whole(40, 120)
+    room = _interior(width, height, style, rng, light)
+    shift = (rng.integer(0, 9999), rng.integer(-height // 3, height // 3))
+    glint = rng.integer(70, 170) if light.hour != "dusk" else rng.integer(40, 120)
     mirror = canvas.reflection(box, shift).astype(np.uint16) * glint
     picture: Bytes = ((room.astype(np.uint16) * (256 - glint) + mirror) >> 8).astype(np.uint8)
     _bars(picture, style, canvas)
     return picture
 
 
-def _interior(width: int, height: int, style: Style, dice: Dice, light: Light) -> Bytes:
-    lit = light.hour == "dusk" and dice.chance(0.35)
-    shade = dice.whole(14, 52)
+def _interior(width: int, height: int, style: Style, rng: SeededRandom, light: Light) -> Bytes:
+    lit = light.hour == "dusk" and rng.chance(0.35)
+    shade = rng.integer(14, 52)
     dark = (236, 190, 120) if lit else (shade, shade + 2, shade + 6)
     room = np.empty((height, width, 3), np.uint8)
     room[...] = dark
-    room[: height // 3] = tinted(dark, 0.85 if lit else 0.7)
-    if dice.chance(style.curtains):
-        _curtains(room, dice, lit)
-    if dice.chance(style.blinds * 0.5):
-        _blind(room, dice)
+    room[: height // 3] = tint(dark, 0.85 if lit else 0.7)
+    if rng.chance(style.curtains):
+        _curtains(room, rng, lit)
+    if rng.chance(style.blinds * 0.5):
+        _blind(room, rng)
     return room
 
 
-def _curtains(room: Bytes, dice: Dice, lit: bool) -> None:
+def _curtains(room: Bytes, rng: SeededRandom, lit: bool) -> None:
     height, width = room.shape[:2]
-    cloth = tinted(dice.pick(FABRIC), dice.between(0.7, 1.0) if not lit else 1.05)
-    kind = dice.whole(0, 3)
+    cloth = tint(rng.choice(FABRIC), rng.uniform(0.7, 1.0) if not lit else 1.05)
+    kind = rng.integer(0, 3)
     if kind == 0:  # net over the lower part
-        room[height * dice.whole(3, 6) // 10 :] = cloth
+        room[height * rng.integer(3, 6) // 10 :] = cloth
     elif kind == 1:  # drawn
         room[...] = cloth
     else:
-        side = max(1, width * dice.whole(12, 34) // 100)
+        side = max(1, width * rng.integer(12, 34) // 100)
         room[:, :side] = cloth
         room[:, width - side :] = cloth
     fold = max(2, width // 14)
@@ -144,10 +146,10 @@ def _curtains(room: Bytes, dice: Dice, lit: bool) -> None:
             room[:, x : x + max(1, fold // 3)] = room[:, x : x + max(1, fold // 3)] // 8 * 7
 
 
-def _blind(room: Bytes, dice: Dice) -> None:
+def _blind(room: Bytes, rng: SeededRandom) -> None:
     height = room.shape[0]
-    end = height * dice.whole(2, 9) // 10
-    room[:end] = tinted(dice.pick(FABRIC), dice.between(0.8, 1.0))
+    end = height * rng.integer(2, 9) // 10
+    room[:end] = tint(rng.choice(FABRIC), rng.uniform(0.8, 1.0))
     step = max(3, height // 22)
     room[0:end:step] = room[0:end:step] // 4 * 3
 
@@ -157,7 +159,7 @@ def _bars(picture: Bytes, style: Style, canvas: Canvas) -> None:
     height, width = picture.shape[:2]
     thick = min(canvas.texels(style.frame_m), max(1, width // 6), max(1, height // 6))
     thin = max(1, thick * 2 // 3)
-    shade = tinted(style.frame, 0.72)
+    shade = tint(style.frame, 0.72)
     across, down = style.bars
     top = round(style.transom * height)
     spans = [(i * width // across, top if across < 3 else 0) for i in range(1, across)]
@@ -170,16 +172,16 @@ def _bars(picture: Bytes, style: Style, canvas: Canvas) -> None:
         picture[y - thin // 2 : y - thin // 2 + thin] = style.frame
         if thin > 1:
             picture[y - thin // 2 + thin : y - thin // 2 + thin + 1] //= 2
-    picture[:thick] = tinted(style.frame, 0.85)
+    picture[:thick] = tint(style.frame, 0.85)
     picture[height - thick :] = style.frame
     picture[:, :thick] = style.frame
     picture[:, width - thick :] = shade if thick > 1 else style.frame
 
 
-def _roller(picture: Bytes, dice: Dice, style: Style, unit: float) -> None:
+def _roller(picture: Bytes, rng: SeededRandom, style: Style, unit: float) -> None:
     height = picture.shape[0]
-    end = max(1, round(height * dice.pick((0.15, 0.3, 0.5, 0.75, 1.0))))
-    picture[:end] = tinted(mixed(style.frame, (180, 178, 172), 0.6), dice.between(0.75, 1.0))
+    end = max(1, round(height * rng.choice((0.15, 0.3, 0.5, 0.75, 1.0))))
+    picture[:end] = tint(mix_colours(style.frame, (180, 178, 172), 0.6), rng.uniform(0.75, 1.0))
     step = max(2, round(0.05 * unit))
     if step > 2:
         picture[0:end:step] = picture[0:end:step] // 5 * 4
@@ -190,12 +192,12 @@ def _shutter_leaves(width: int, height: int, colour: Colour, unit: float) -> Byt
     picture = np.empty((height, width, 3), np.uint8)
     picture[...] = colour
     step = max(2, round(0.05 * unit))
-    picture[::step] = tinted(colour, 0.7)
+    picture[::step] = tint(colour, 0.7)
     rim = max(1, round(0.05 * unit))
     for part in (np.s_[:rim], np.s_[height - rim :], np.s_[:, :rim], np.s_[:, width - rim :]):
-        picture[part] = tinted(colour, 1.1)
-    picture[height // 2 : height // 2 + rim] = tinted(colour, 1.05)
-    picture[:, width // 2 : width // 2 + 1] = tinted(colour, 0.5)
+        picture[part] = tint(colour, 1.1)
+    picture[height // 2 : height // 2 + rim] = tint(colour, 1.05)
+    picture[:, width // 2 : width // 2 + 1] = tint(colour, 0.5)
     return picture
 
 

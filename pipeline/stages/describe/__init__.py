@@ -1,1 +1,4 @@
-"""`describe`: reads `images` and `boxes`, writes histograms of box shapes, findings and figures."""
+"""Count boxes: shapes, sizes, objects an image, what looks wrong; with figures.
+
+Reads `images` and `boxes`; writes `box_histograms`, `findings` and figures.
+"""

@@ -20,22 +20,22 @@ __all__ = [
     "AREA_EDGES",
     "ASPECT_EDGES",
     "SIDE_EDGES",
+    "bin_centres",
     "count_shapes",
     "histogram",
     "merge_shapes",
-    "middles",
     "sides_at_300",
 ]
 
-SQUASHED = 300
+REFERENCE_SIDE = 300
 # Aspect ratio (width / height in the photo's own pixels), share of the image's area, side at 300 pixels.
 ASPECT_EDGES = 2.0 ** (np.arange(-40, 41) / 8)
 AREA_EDGES = 2.0 ** (np.arange(-136, 1) / 8)
 SIDE_EDGES = 2.0 ** (np.arange(0, 67) / 8)
 SIDE_BINS = len(SIDE_EDGES) + 1
-IMAGE = ""  # the label of what is counted for a whole image
-KEYS = ("dataset", "split", "label", "measure", "bin")
-FLAGS = ("truncated", "difficult", "ignore")
+IMAGE_LABEL = ""  # the label of what is counted for a whole image
+KEY_COLUMNS = ("dataset", "split", "label", "measure", "bin")
+FLAG_COLUMNS = ("truncated", "difficult", "ignore")
 
 Floats = npt.NDArray[np.float64]
 
@@ -51,23 +51,23 @@ def count_shapes(images: Sequence[Mapping[str, Any]], boxes: pa.Table, extracts:
     place = {row["image_id"]: position for position, row in enumerate(images)}
     of_box = np.array([place[image] for image in boxes["image_id"].to_pylist()], np.int64)
     labels = boxes["label"].to_pylist()
-    pieces = [_counted(images, of_box, labels, "boxes", np.zeros(len(labels), np.int64))]
+    pieces = [_count_rows(images, of_box, labels, "boxes", np.zeros(len(labels), np.int64))]
     for measure, bins in _box_bins(images, of_box, boxes).items():
-        pieces.append(_counted(images, of_box, labels, measure, bins))
-    for flag in FLAGS:
-        pieces.append(_flagged(images, of_box, labels, flag, np.array(boxes[flag].to_pylist(), bool)))
+        pieces.append(_count_rows(images, of_box, labels, measure, bins))
+    for flag in FLAG_COLUMNS:
+        pieces.append(_count_flagged(images, of_box, labels, flag, np.array(boxes[flag].to_pylist(), bool)))
     suspects = boxes["suspect"].to_pylist()
     for kind in sorted({kind for kind in suspects if kind}):
-        pieces.append(_flagged(images, of_box, labels, kind, np.array([entry == kind for entry in suspects])))
+        pieces.append(_count_flagged(images, of_box, labels, kind, np.array([entry == kind for entry in suspects])))
     return merge_shapes([*pieces, *_image_counts(images, of_box, labels), _extract_counts(images, extracts)])
 
 
 def merge_shapes(parts: Iterable[pa.Table]) -> pa.Table:
     """Return the sum of some tables of counts, in order of their keys."""
-    whole = pa.concat_tables([empty_table("shapes"), *parts])
-    summed = whole.group_by(list(KEYS)).aggregate([("count", "sum")]).rename_columns([*KEYS, "count"])
-    ordered = summed.sort_by([(key, "ascending") for key in KEYS])
-    return ordered.select(SCHEMAS["shapes"].names).cast(SCHEMAS["shapes"])
+    whole = pa.concat_tables([empty_table("box_histograms"), *parts])
+    summed = whole.group_by(list(KEY_COLUMNS)).aggregate([("count", "sum")]).rename_columns([*KEY_COLUMNS, "count"])
+    ordered = summed.sort_by([(key, "ascending") for key in KEY_COLUMNS])
+    return ordered.select(SCHEMAS["box_histograms"].names).cast(SCHEMAS["box_histograms"])
 
 
 def histogram(shapes: pa.Table, measure: str, label: str, **where: str) -> dict[int, int]:
@@ -82,7 +82,7 @@ def histogram(shapes: pa.Table, measure: str, label: str, **where: str) -> dict[
     return dict(sorted(counts.items()))
 
 
-def middles(edges: Floats) -> Floats:
+def bin_centres(edges: Floats) -> Floats:
     """Return the geometric middle of each bin, the open ones at both ends included."""
     step = edges[1] / edges[0]
     return np.concatenate([[edges[0] / np.sqrt(step)], edges * np.sqrt(step)])
@@ -90,7 +90,7 @@ def middles(edges: Floats) -> Floats:
 
 def sides_at_300(xyxy: Floats, sizes: Floats) -> Floats:
     """Return the (G, 2) widths and heights of boxes on photos of (G, 2) sizes squashed to 300x300."""
-    sides: Floats = (xyxy[:, 2:] - xyxy[:, :2]) / sizes * SQUASHED
+    sides: Floats = (xyxy[:, 2:] - xyxy[:, :2]) / sizes * REFERENCE_SIDE
     return sides
 
 
@@ -101,7 +101,7 @@ def _box_bins(images: Sequence[Mapping[str, Any]], of_box: npt.NDArray[np.int64]
     width, height = (np.searchsorted(SIDE_EDGES, squashed[:, axis], side="right") for axis in (0, 1))
     return {
         "aspect": np.searchsorted(ASPECT_EDGES, own[:, 0] / own[:, 1], side="right"),
-        "area": np.searchsorted(AREA_EDGES, squashed.prod(1) / SQUASHED**2, side="right"),
+        "area": np.searchsorted(AREA_EDGES, squashed.prod(1) / REFERENCE_SIDE**2, side="right"),
         "shape": width * SIDE_BINS + height,
     }
 
@@ -111,12 +111,14 @@ def _image_counts(
 ) -> list[pa.Table]:
     """Return the images by split, and the objects an image has of each class that its labels would show."""
     everywhere = np.arange(len(images))
-    pieces = [_counted(images, everywhere, [IMAGE] * len(images), "images", np.zeros(len(images), np.int64))]
+    pieces = [_count_rows(images, everywhere, [IMAGE_LABEL] * len(images), "images", np.zeros(len(images), np.int64))]
     named = np.array(labels)
-    for label in sorted({label for row in images for label in row["labelled"]} | set(labels)):
-        shown = np.array([position for position, row in enumerate(images) if label in row["labelled"]], np.int64)
+    for label in sorted({label for row in images for label in row["labelled_classes"]} | set(labels)):
+        shown = np.array(
+            [position for position, row in enumerate(images) if label in row["labelled_classes"]], np.int64
+        )
         objects = np.bincount(of_box[named == label], minlength=len(images))[shown] if len(labels) else 0 * shown
-        pieces.append(_counted(images, shown, [label] * len(shown), "objects", objects))
+        pieces.append(_count_rows(images, shown, [label] * len(shown), "objects", objects))
     return pieces
 
 
@@ -129,24 +131,26 @@ def _extract_counts(images: Sequence[Mapping[str, Any]], extracts: pa.Table) -> 
         key = {"dataset": row["dataset"], "split": row["split"]}
         counts += [{**key, "label": label, "measure": "dropped", "bin": 0, "count": n} for label, n in entry["dropped"]]
         percent = int(np.ceil(entry["unknown_share"] * 100))
-        counts.append({**key, "label": IMAGE, "measure": "unknown", "bin": percent, "count": 1})
-    return pa.Table.from_pylist(counts, schema=SCHEMAS["shapes"])
+        counts.append({**key, "label": IMAGE_LABEL, "measure": "unknown", "bin": percent, "count": 1})
+    return pa.Table.from_pylist(counts, schema=SCHEMAS["box_histograms"])
 
 
-def _flagged(
+def _count_flagged(
     images: Sequence[Mapping[str, Any]], of_box: Any, labels: Sequence[str], measure: str, flags: npt.NDArray[np.bool_]
 ) -> pa.Table:
     chosen = np.flatnonzero(flags).tolist()
-    return _counted(images, of_box[chosen], [labels[i] for i in chosen], measure, np.zeros(len(chosen), np.int64))
+    return _count_rows(images, of_box[chosen], [labels[i] for i in chosen], measure, np.zeros(len(chosen), np.int64))
 
 
-def _counted(images: Sequence[Mapping[str, Any]], of: Any, labels: Sequence[str], measure: str, bins: Any) -> pa.Table:
+def _count_rows(
+    images: Sequence[Mapping[str, Any]], indices: Any, labels: Sequence[str], measure: str, bins: Any
+) -> pa.Table:
     columns = {
-        "dataset": [images[i]["dataset"] for i in of],
-        "split": [images[i]["split"] for i in of],
+        "dataset": [images[i]["dataset"] for i in indices],
+        "split": [images[i]["split"] for i in indices],
         "label": list(labels),
         "measure": [measure] * len(labels),
         "bin": bins,
         "count": np.ones(len(labels), np.int64),
     }
-    return pa.Table.from_pydict(columns, schema=SCHEMAS["shapes"])
+    return pa.Table.from_pydict(columns, schema=SCHEMAS["box_histograms"])

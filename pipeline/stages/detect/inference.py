@@ -14,37 +14,36 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.assets import DEFAULT, bundle_named, is_shipped
+from pipeline.assets import DEFAULT_MODEL, is_packaged, resolve_bundle
 from pipeline.errors import FacadeError
-from pipeline.execution.parallel import shards_at_once, tell
+from pipeline.execution.parallel import concurrent_shards, report_progress
 from pipeline.execution.sharding import rejected_row
-from pipeline.imaging.image_io import upright_photo
-from pipeline.models.operating_point import OperatingPoint, load_operating
+from pipeline.imaging.image_io import decode_upright_photo
+from pipeline.models.operating_point import OperatingPoint, load_operating_point
 from pipeline.stages.detect.config import DONE, NAME, REJECTED, DetectConfig
-from pipeline.stages.detect.retry import Redone, redo
 from pipeline.stages.detect.sources import read_photo
 from pipeline.storage.schemas import COORDINATES, SCHEMAS, empty_table, table_from_rows
 
 if TYPE_CHECKING:
     from ssd import Detections, Found, Network, Read
 
-__all__ = ["BundleFinder", "Finder", "Opened", "bundle_finder", "find_rows", "given_up"]
+__all__ = ["BundleDetectorSpec", "DetectorSpec", "LoadedModel", "detect_rows", "detector_spec", "tables_for_lost_row"]
 
-TOLD_EVERY: Final = 32
+PROGRESS_INTERVAL: Final = 32
 
 
 @dataclass(frozen=True)
-class Opened:
+class LoadedModel:
     """A network that is ready to find, its classes, and the least size (height, width) that it wants of a photo."""
 
     network: Network
     classes: tuple[str, ...]
-    least: tuple[int, int]
+    min_size: tuple[int, int]
     batch: int
-    point: OperatingPoint | None = None
+    operating_point: OperatingPoint | None = None
 
 
-class Finder(Protocol):
+class DetectorSpec(Protocol):
     """What travels to the workers in place of a network: it is opened there, once a process."""
 
     @property
@@ -60,32 +59,32 @@ class Finder(Protocol):
         """What it can find."""
 
     @property
-    def operating(self) -> str | None:
+    def operating_point_digest(self) -> str | None:
         """What its operating point is, if it has one."""
 
-    def open(self, config: DetectConfig) -> Opened:
+    def load(self, config: DetectConfig) -> LoadedModel:
         """Return the network, ready."""
 
 
 @dataclass(frozen=True)
-class BundleFinder:
+class BundleDetectorSpec:
     """A bundle by its path, and the digests that it and its operating point must still have where it is opened."""
 
     path: str
     digest: str
-    operating: str | None = None
+    operating_point_digest: str | None = None
     classes: tuple[str, ...] = ()
 
-    def open(self, config: DetectConfig) -> Opened:
+    def load(self, config: DetectConfig) -> LoadedModel:
         """Return the bundle's network on this process's device, opened once however many threads ask for it."""
-        with _opening:
-            return _opened(self, config)
+        with _load_lock:
+            return _load_model(self, config)
 
 
-def bundle_finder(folder: Path, chooses: bool = True) -> BundleFinder:
+def detector_spec(folder: Path, use_operating_point: bool = True) -> BundleDetectorSpec:
     """Return the finder of a bundle that a user named, or say in a sentence why it cannot be used.
 
-    `chooses` by its operating point, if it has one. What is found in order to be judged does not: the judgement is what
+    `use_operating_point` by its operating point, if it has one. What is found in order to be judged does not: the judgement is what
     makes that point, and would change what it is made from.
     """
     from pipeline.models.bundle import open_bundle
@@ -93,16 +92,16 @@ def bundle_finder(folder: Path, chooses: bool = True) -> BundleFinder:
 
     classes = tuple(open_bundle(folder).model.config.classes)
     digest = bundle_digest(folder)
-    point = load_operating(folder, digest) if chooses else None
-    path = DEFAULT if is_shipped(folder) else str(folder.absolute())  # every machine has its own copy of that
-    return BundleFinder(path, digest, point.digest if point else None, classes)
+    point = load_operating_point(folder, digest) if use_operating_point else None
+    path = DEFAULT_MODEL if is_packaged(folder) else str(folder.absolute())  # every machine has its own copy of that
+    return BundleDetectorSpec(path, digest, point.digest if point else None, classes)
 
 
-_opening = Lock()
+_load_lock = Lock()
 
 
 @lru_cache(1)
-def _opened(finder: BundleFinder, config: DetectConfig) -> Opened:
+def _load_model(spec: BundleDetectorSpec, config: DetectConfig) -> LoadedModel:
     from dataclasses import replace
 
     import torch
@@ -110,18 +109,18 @@ def _opened(finder: BundleFinder, config: DetectConfig) -> Opened:
     from pipeline.models.bundle import open_bundle
     from ssd import Detector, Tiled, TilingConfig, best_batch, bundle_digest, keep_freed_memory
 
-    folder = bundle_named(finder.path)
+    folder = resolve_bundle(spec.path)
     bundle = open_bundle(folder)
-    if (found := bundle_digest(folder)) != finder.digest:
+    if (found := bundle_digest(folder)) != spec.digest:
         raise FacadeError(
             f"{folder} has changed since the command began ({found[:12]}); run it again on another --out."
         )
-    point = load_operating(folder, finder.digest) if finder.operating else None
-    if finder.operating and (point is None or point.digest != finder.operating):
+    point = load_operating_point(folder, spec.digest) if spec.operating_point_digest else None
+    if spec.operating_point_digest and (point is None or point.digest != spec.operating_point_digest):
         raise FacadeError(f"the operating point in {folder} has changed since the command began; run it again.")
     changes = {name: getattr(config, name) for name in ("score", "overlap", "keep")}
     bundle = replace(bundle, decode=replace(bundle.decode, **{k: v for k, v in changes.items() if v is not None}))
-    device = _device(config.device)
+    device = _pick_device(config.device)
     if device == "cpu":
         keep_freed_memory()
     else:
@@ -131,11 +130,11 @@ def _opened(finder: BundleFinder, config: DetectConfig) -> Opened:
     tiling = TilingConfig(config.tile_levels, config.tile_overlap)
     network = Tiled(detector, tiling) if config.tile else detector
     batch = config.batch or best_batch(detector, torch.zeros(1, 3, height, width, dtype=torch.uint8))
-    least = (height, width) if config.scaled and not config.tile else (0, 0)
-    return Opened(network, tuple(bundle.model.config.classes), least, batch, point)
+    least = (height, width) if config.downscale_on_read and not config.tile else (0, 0)
+    return LoadedModel(network, tuple(bundle.model.config.classes), least, batch, point)
 
 
-def _device(name: str) -> str:
+def _pick_device(name: str) -> str:
     """Return the device of this process: of several GPUs the one that is its own."""
     import torch
 
@@ -150,50 +149,47 @@ def _device(name: str) -> str:
     return f"cuda:{worker_number() % torch.cuda.device_count()}"
 
 
-def _readers(device: str) -> int:
+def _default_reader_threads(device: str) -> int:
     """Return how many threads read for a shard: beside a processor's network two, for a GPU its share of all cores."""
     import torch
 
     if device == "cpu":
         return 2
-    return max(2, len(os.sched_getaffinity(0)) // (torch.cuda.device_count() * shards_at_once()))
+    return max(2, len(os.sched_getaffinity(0)) // (torch.cuda.device_count() * concurrent_shards()))
 
 
-def find_rows(rows: Sequence[dict[str, Any]], finder: Finder, config: DetectConfig) -> dict[str, pa.Table]:
-    """Return the tables of a shard of the plan."""
-    if isinstance(rows, Redone):
-        return redo(rows, partial(_found, finder=finder, config=config))
-    return _found(rows, finder, config)
+def detect_rows(rows: Sequence[dict[str, Any]], spec: DetectorSpec, config: DetectConfig) -> dict[str, pa.Table]:
+    """Run the detector over the photos of a shard."""
+    from ssd import Stream
+
+    opened = spec.load(config)
+    read = partial(_read_photo, min_size=opened.min_size, max_pixels=config.max_pixels)
+    stream = Stream(
+        opened.network, read, config.reader_threads or _default_reader_threads(opened.network.device.type), opened.batch
+    )
+    kept = _TableBuilder(opened, spec.digest, config.threshold)
+    for number, found in enumerate(stream(rows), start=1):
+        kept.add(found)
+        if number % PROGRESS_INTERVAL == 0:
+            report_progress(PROGRESS_INTERVAL)
+    report_progress(len(rows) % PROGRESS_INTERVAL)
+    return kept.build()
 
 
-def given_up(row: dict[str, Any], rejected: dict[str, Any]) -> dict[str, pa.Table]:
-    """Return the tables of a photo that was rejected before its shard came to it."""
+def tables_for_lost_row(row: dict[str, Any], stage: str, error: Exception) -> dict[str, pa.Table]:
+    """Return the tables of a photo that crashes its process."""
     photo = _photo_row(row, REJECTED, None, 0)
+    rejected = rejected_row(row, stage, error)
     return {"photos": table_from_rows("photos", [photo]), "rejected": table_from_rows("rejected", [rejected])}
 
 
-def _found(rows: Sequence[dict[str, Any]], finder: Finder, config: DetectConfig) -> dict[str, pa.Table]:
-    from ssd import Stream
-
-    opened = finder.open(config)
-    read = partial(_read, least=opened.least, max_pixels=config.max_pixels)
-    stream = Stream(opened.network, read, config.readers or _readers(opened.network.device.type), opened.batch)
-    kept = _Tables(opened, finder.digest, config.select)
-    for number, found in enumerate(stream(rows), start=1):
-        kept.add(found)
-        if number % TOLD_EVERY == 0:
-            tell(TOLD_EVERY)
-    tell(len(rows) % TOLD_EVERY)
-    return kept.tables()
-
-
-def _read(row: dict[str, Any], least: tuple[int, int], max_pixels: int) -> Read:
+def _read_photo(row: dict[str, Any], min_size: tuple[int, int], max_pixels: int) -> Read:
     """Return a photo of the plan as the network wants it; what its file says of its place goes into the row."""
     import torch
 
     from ssd import Read
 
-    pixels, facts = upright_photo(read_photo(row), least, max_pixels)
+    pixels, facts = decode_upright_photo(read_photo(row), min_size, max_pixels)
     if row["latitude"] is None and row["longitude"] is None:  # both of one source, or it would be another place
         row["latitude"], row["longitude"] = facts.latitude, facts.longitude
     if row["heading"] is None:
@@ -207,48 +203,48 @@ def _photo_row(row: dict[str, Any], status: str, size: tuple[int, int] | None, d
     return {**kept, "status": status, "width": width, "height": height, "detections": detections}
 
 
-class _Tables:
+class _TableBuilder:
     """The tables of a shard, as they grow."""
 
-    def __init__(self, opened: Opened, digest: str, select: float | None) -> None:
-        self.classes, self.point = np.array(["", *opened.classes]), opened.point
-        self.digest, self.select = digest, select
+    def __init__(self, model: LoadedModel, digest: str, threshold: float | None) -> None:
+        self.classes, self.operating_point = np.array(["", *model.classes]), model.operating_point
+        self.digest, self.threshold = digest, threshold
         self.photos: list[dict[str, Any]] = []
         self.rejected: list[dict[str, Any]] = []
-        self.found: list[tuple[str, Detections]] = []
+        self.detections: list[tuple[str, Detections]] = []
 
-    def add(self, found: Found[dict[str, Any]]) -> None:
+    def add(self, result: Found[dict[str, Any]]) -> None:
         """Take in what became of a photo."""
-        row, count = found.item, 0
-        if found.error is not None:
-            self.rejected.append(rejected_row(row, NAME, found.error))
-        if found.detections is not None:
-            self.found.append((row["image_id"], found.detections))
-            count = len(found.detections)
-        status = DONE if found.error is None else REJECTED
-        self.photos.append(_photo_row(row, status, found.size, count))
+        row, count = result.item, 0
+        if result.error is not None:
+            self.rejected.append(rejected_row(row, NAME, result.error))
+        if result.detections is not None:
+            self.detections.append((row["image_id"], result.detections))
+            count = len(result.detections)
+        status = DONE if result.error is None else REJECTED
+        self.photos.append(_photo_row(row, status, result.size, count))
 
-    def tables(self) -> dict[str, pa.Table]:
+    def build(self) -> dict[str, pa.Table]:
         """Return the tables."""
         return {
             "photos": table_from_rows("photos", self.photos),
-            "detections": self._detections(),
+            "detections": self._detections_table(),
             "rejected": table_from_rows("rejected", self.rejected),
         }
 
-    def _detections(self) -> pa.Table:
-        if not self.found:
+    def _detections_table(self) -> pa.Table:
+        if not self.detections:
             return empty_table("detections")
         boxes, labels, scores = (
-            np.concatenate([getattr(one, name).numpy() for _, one in self.found])
+            np.concatenate([getattr(one, name).numpy() for _, one in self.detections])
             for name in ("boxes", "labels", "scores")
         )
         names = self.classes[labels]
-        counts = [len(one) for _, one in self.found]
+        counts = [len(one) for _, one in self.detections]
         photos = np.repeat(np.arange(len(counts)), counts)
-        probabilities, selected = self._chosen(names, photos, scores)
+        probabilities, selected = self._select(names, photos, scores)
         # As arrays, not row by row: in Python a shard's ids would take as long as a GPU takes for half its photos.
-        images = pa.array([image_id for image_id, _ in self.found], pa.string()).take(pa.array(photos))
+        images = pa.array([image_id for image_id, _ in self.detections], pa.string()).take(pa.array(photos))
         ranks = pa.array(np.concatenate([np.arange(count) for count in counts])).cast(pa.string())
         columns: dict[str, Any] = {
             "detection_id": pc.binary_join_element_wise(images, ranks, "#"),
@@ -262,8 +258,8 @@ class _Tables:
         }
         return pa.Table.from_pydict(columns, schema=SCHEMAS["detections"])
 
-    def _chosen(self, names: Any, photos: Any, scores: Any) -> tuple[Any, Any]:
+    def _select(self, names: Any, photos: Any, scores: Any) -> tuple[Any, Any]:
         """Return what detections are worth, and which are selected."""
-        point = self.point or OperatingPoint("", 0, "", {})
-        worth, chosen = point.read(names, photos, scores)
-        return worth, chosen if self.select is None else scores >= self.select
+        point = self.operating_point or OperatingPoint("", 0, "", {})
+        worth, chosen = point.apply(names, photos, scores)
+        return worth, chosen if self.threshold is None else scores >= self.threshold

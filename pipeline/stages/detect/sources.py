@@ -23,56 +23,66 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import BadInputError, FacadeError
 from pipeline.storage.files import (
-    ABSENT,
-    identity,
+    ABSENT_VERSION,
+    inode_of,
     is_remote,
     json_digest,
-    printable,
     read_bytes,
-    remote_stamp,
-    size_and_stamp,
+    remote_version,
+    safe_text,
+    size_and_version,
     walk_remote,
 )
 
 __all__ = ["list_photos", "read_photo"]
 
-PICTURES: Final = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".jp2")
-UNREAD: Final = (".heic", ".heif", ".avif")  # photos, but without a decoder here: they are listed, and rejected
-PHOTOS: Final = PICTURES + UNREAD
+PICTURE_SUFFIXES: Final = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".jp2")
+UNSUPPORTED_SUFFIXES: Final = (
+    ".heic",
+    ".heif",
+    ".avif",
+)  # photos, but without a decoder here: they are listed, and rejected
+PHOTO_SUFFIXES: Final = PICTURE_SUFFIXES + UNSUPPORTED_SUFFIXES
 # More bytes are no photo; of a zip file this is what it says that it unpacks to.
-MOST_BYTES: Final = 1 << 29
+MAX_PHOTO_BYTES: Final = 1 << 29
 # What the columns of a list may be called; all others come through as they are.
-COLUMNS: Final[Mapping[str, Sequence[str]]] = {
+COLUMN_ALIASES: Final[Mapping[str, Sequence[str]]] = {
     "uri": ("uri", "path", "file", "filename", "image", "photo", "url"),
     "image_id": ("image_id", "id", "photo_id"),
     "latitude": ("latitude", "lat"),
     "longitude": ("longitude", "lon", "lng"),
     "heading": ("heading", "bearing", "compass_angle"),
 }
-PLACES: Final = {"latitude": 90.0, "longitude": 180.0, "heading": 360.0}
-CHUNK: Final = 4096
+LOCATION_LIMITS: Final = {"latitude": 90.0, "longitude": 180.0, "heading": 360.0}
+BATCH_ROWS: Final = 4096
 
 Row = dict[str, Any]
 
 
-def list_photos(source: str, without: Path | None = None) -> Iterator[Row]:
+def list_photos(source: str, exclude: Path | None = None) -> Iterator[Row]:
     """Return the rows of a folder, a pattern, a .tar, a .zip, a list, an fsspec address, or one photo.
 
-    `without` is a folder that is not looked into: that of the results.
+    `exclude` is a folder that is not looked into: that of the results.
     """
     path = Path(source)
     if is_remote(source):
-        return _remote(source)
+        return _list_remote(source)
     if path.is_dir():
-        return _matches(path, ("**", "*"), without, PHOTOS)
+        return _list_matches(path, ("**", "*"), exclude, PHOTO_SUFFIXES)
     if path.is_file():
-        readers = {".tar": _tar, ".zip": _zip, ".txt": _text, ".csv": _csv, ".parquet": _parquet}
-        return readers.get(path.suffix.lower(), _single)(path)
+        readers = {
+            ".tar": _list_tar,
+            ".zip": _list_zip,
+            ".txt": _list_text,
+            ".csv": _list_csv,
+            ".parquet": _list_parquet,
+        }
+        return readers.get(path.suffix.lower(), _list_single)(path)
     if glob.has_magic(source):
         parts = path.parts
         fixed = next(place for place, part in enumerate(parts) if glob.has_magic(part))
         if (base := Path(*parts[:fixed])).is_dir():
-            return _matches(base, parts[fixed:], without)
+            return _list_matches(base, parts[fixed:], exclude)
     raise FacadeError(
         f"{source} is not there; give a folder, a pattern, a .tar, a .zip, a list (.txt, .csv, .parquet), an address "
         "as s3://…, or a work folder."
@@ -81,7 +91,7 @@ def list_photos(source: str, without: Path | None = None) -> Iterator[Row]:
 
 def read_photo(row: Mapping[str, Any]) -> bytes:
     """Return the bytes of a listed photo."""
-    uri, inside = row["uri"], row["inside"]
+    uri, inside = row["uri"], row["member"]
     if inside is None:
         if not is_remote(uri):
             _check_size(os.stat(uri).st_size)
@@ -95,37 +105,39 @@ def read_photo(row: Mapping[str, Any]) -> bytes:
     raise BadInputError(place)
 
 
-def _row(image_id: str, uri: str, stamp: str, inside: str | None = None, **more: Any) -> Row:
-    if (name := printable(uri)) != uri:
-        uri, image_id, inside = name, printable(image_id), "bad:the file's name is not valid UTF-8; rename it"
+def _make_row(image_id: str, uri: str, version: str, inside: str | None = None, **columns: Any) -> Row:
+    if (name := safe_text(uri)) != uri:
+        uri, image_id, inside = name, safe_text(image_id), "bad:the file's name is not valid UTF-8; rename it"
     empty = {"latitude": None, "longitude": None, "heading": None, "extra": None}
-    return {"image_id": image_id, "uri": uri, "inside": inside, "stamp": stamp, **empty, **more}
+    return {"image_id": image_id, "uri": uri, "member": inside, "version": version, **empty, **columns}
 
 
-def _stamp(path: str) -> str:
+def _file_version(path: str) -> str:
     try:
-        return "{}:{}".format(*size_and_stamp(path))
+        return "{}:{}".format(*size_and_version(path))
     except (OSError, ValueError):  # it may be there when its turn comes, or it becomes a rejected row
-        return ABSENT
+        return ABSENT_VERSION
 
 
 # Files
 
 
-def _single(path: Path) -> Iterator[Row]:
-    yield _row(path.name, str(path.absolute()), _stamp(str(path)))
+def _list_single(path: Path) -> Iterator[Row]:
+    yield _make_row(path.name, str(path.absolute()), _file_version(str(path)))
 
 
-def _matches(base: Path, parts: Sequence[str], without: Path | None, endings: tuple[str, ...] = ("",)) -> Iterator[Row]:
+def _list_matches(
+    base: Path, parts: Sequence[str], exclude: Path | None, endings: tuple[str, ...] = ("",)
+) -> Iterator[Row]:
     """Yield the files below a folder that fit a pattern, in the order of their names, folder by folder.
 
     A folder is entered once, by its own name before any link to it, so that a loop of links ends; names that begin with
     a dot are left out.
     """
-    base, seen, left_out = base.absolute(), set[tuple[int, int, int]](), identity(without) if without else None
+    base, seen, left_out = base.absolute(), set[tuple[int, int, int]](), inode_of(exclude) if exclude else None
 
     def below(folder: str, rest: Sequence[str]) -> Iterator[str]:
-        own = identity(folder)
+        own = inode_of(folder)
         if own is None or own == left_out or (key := (*own, len(rest))) in seen:
             return
         seen.add(key)
@@ -143,7 +155,7 @@ def _matches(base: Path, parts: Sequence[str], without: Path | None, endings: tu
 
     for path in below(str(base), parts):
         if path.lower().endswith(endings):
-            yield _row(Path(path).relative_to(base).as_posix(), path, _stamp(path))
+            yield _make_row(Path(path).relative_to(base).as_posix(), path, _file_version(path))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -161,10 +173,10 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         raise FacadeError(f"cannot list {folder}: {error.strerror}; mend that, or move the folder away.") from None
 
 
-def _remote(address: str) -> Iterator[Row]:
+def _list_remote(address: str) -> Iterator[Row]:
     for relative, uri, info in walk_remote(address):
-        if relative.lower().endswith(PHOTOS):
-            yield _row(relative, uri, "{}:{}".format(*remote_stamp(info)))
+        if relative.lower().endswith(PHOTO_SUFFIXES):
+            yield _make_row(relative, uri, "{}:{}".format(*remote_version(info)))
 
 
 # Archive files
@@ -172,10 +184,12 @@ def _remote(address: str) -> Iterator[Row]:
 
 def _is_photo(name: str) -> bool:
     """Return whether a member of an archive file is a photo, by its name; macOS packs a `._NAME` beside each NAME."""
-    return name.lower().endswith(PHOTOS) and not any(part.startswith(".") for part in name.split("/") if part != "..")
+    return name.lower().endswith(PHOTO_SUFFIXES) and not any(
+        part.startswith(".") for part in name.split("/") if part != ".."
+    )
 
 
-def _tar(path: Path) -> Iterator[Row]:
+def _list_tar(path: Path) -> Iterator[Row]:
     """Yield the photos of a tar file, with their bytes' places: read from there, nothing is ever unpacked."""
     try:
         with tarfile.open(path, "r:") as archive:
@@ -185,7 +199,7 @@ def _tar(path: Path) -> Iterator[Row]:
                     whole = member.isreg() and not member.issparse()
                     inside = f"tar:{member.offset_data}+{member.size}" if whole else "bad:it is a link in the archive"
                     stamp = f"{member.size}:{member.mtime}:{member.offset_data}"
-                    yield _row(member.name, f"tar://{member.name}::{path.absolute()}", stamp, inside)
+                    yield _make_row(member.name, f"tar://{member.name}::{path.absolute()}", stamp, inside)
             _check_end(path, archive.offset)
     except tarfile.TarError as error:
         raise FacadeError(f"{path} is no whole tar file ({error}); a compressed one must be unpacked first.") from None
@@ -212,26 +226,26 @@ def _read_span(path: str, begin: int, size: int) -> bytes:
     return data
 
 
-def _zip(path: Path) -> Iterator[Row]:
+def _list_zip(path: Path) -> Iterator[Row]:
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 if _is_photo(member.filename):
                     stamp = f"{member.file_size}:{member.CRC:08x}"
                     uri = f"zip://{member.filename}::{path.absolute()}"
-                    yield _row(member.filename, uri, stamp, f"zip:{member.filename}")
+                    yield _make_row(member.filename, uri, stamp, f"zip:{member.filename}")
     except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError) as error:
         raise FacadeError(f"{path} is no whole zip file ({error}); pack it anew.") from None
 
 
 @lru_cache(4)
-def _opened_zip(path: str) -> zipfile.ZipFile:
+def _open_zip(path: str) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
 def _read_zipped(path: str, name: str) -> bytes:
     try:
-        archive = _opened_zip(path)
+        archive = _open_zip(path)
         _check_size(archive.getinfo(name).file_size)
         return archive.read(name)
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, KeyError) as error:  # locked, or packed unknown ways
@@ -239,23 +253,23 @@ def _read_zipped(path: str, name: str) -> bytes:
 
 
 def _check_size(size: int) -> None:
-    if size > MOST_BYTES:
-        raise BadInputError(f"it has {size:,} bytes, more than the {MOST_BYTES:,} allowed")
+    if size > MAX_PHOTO_BYTES:
+        raise BadInputError(f"it has {size:,} bytes, more than the {MAX_PHOTO_BYTES:,} allowed")
 
 
 # Lists
 
 
-def _text(path: Path) -> Iterator[Row]:
-    return _listed(path, ({"uri": line.strip()} for line in _lines(path) if line.strip()))
+def _list_text(path: Path) -> Iterator[Row]:
+    return _list_rows(path, ({"uri": line.strip()} for line in _read_lines(path) if line.strip()))
 
 
-def _csv(path: Path) -> Iterator[Row]:
-    return _listed(path, _cells(path))
+def _list_csv(path: Path) -> Iterator[Row]:
+    return _list_rows(path, _read_csv(path))
 
 
-def _cells(path: Path) -> Iterator[Mapping[str, Any]]:
-    reader = csv.DictReader(_lines(path), strict=True)
+def _read_csv(path: Path) -> Iterator[Mapping[str, Any]]:
+    reader = csv.DictReader(_read_lines(path), strict=True)
     try:
         for row in reader:
             if None in row:
@@ -265,15 +279,15 @@ def _cells(path: Path) -> Iterator[Mapping[str, Any]]:
         raise FacadeError(f"{path}: line {reader.line_num} cannot be read ({error}); mend it.") from None
 
 
-def _parquet(path: Path) -> Iterator[Row]:
+def _list_parquet(path: Path) -> Iterator[Row]:
     try:
-        batches = pq.ParquetFile(path).iter_batches(CHUNK)
-        yield from _listed(path, (row for batch in batches for row in batch.to_pylist()))
+        batches = pq.ParquetFile(path).iter_batches(BATCH_ROWS)
+        yield from _list_rows(path, (row for batch in batches for row in batch.to_pylist()))
     except (OSError, pa.ArrowInvalid) as error:
         raise FacadeError(f"{path} cannot be read: {str(error).splitlines()[0]}.") from None
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _read_lines(path: Path) -> Iterator[str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield from file
@@ -281,7 +295,7 @@ def _lines(path: Path) -> Iterator[str]:
         raise FacadeError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8.") from None
 
 
-def _listed(path: Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+def _list_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
     """Yield the rows of a list; relative paths are from the list's folder.
 
     Where no column has ids, an id is the path and how often the list has named it before: it stays when lines move.
@@ -290,7 +304,7 @@ def _listed(path: Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
     times: dict[int, int] = {}  # by hash: paths would take several times the memory
     for number, row in enumerate(rows):
         if not number:
-            names = _columns(path, list(row))
+            names = _find_columns(path, list(row))
         written = str(row[names["uri"]] or "")
         if "image_id" in names:
             image_id = str(row[names["image_id"]] or "")
@@ -300,32 +314,36 @@ def _listed(path: Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
             image_id = f"{written}#{before}"
         if not image_id:
             raise FacadeError(f"{path}: row {number + 1} has no {names['image_id']}; give each photo its own.")
-        yield _listed_row(path.absolute().parent, written, image_id, row, names)
+        yield _listing_row(path.absolute().parent, written, image_id, row, names)
 
 
-def _columns(path: Path, found: Sequence[str]) -> dict[str, str]:
+def _find_columns(path: Path, column_names: Sequence[str]) -> dict[str, str]:
     """Return which columns of a list mean what."""
-    lower = {name.lower(): name for name in reversed(found) if isinstance(name, str)}
-    names = {what: next((lower[name] for name in known if name in lower), "") for what, known in COLUMNS.items()}
+    lower = {name.lower(): name for name in reversed(column_names) if isinstance(name, str)}
+    names = {what: next((lower[name] for name in known if name in lower), "") for what, known in COLUMN_ALIASES.items()}
     if not names["uri"]:
-        columns = ", ".join(map(str, found))
-        raise FacadeError(f"{path} has no column of paths, named {' or '.join(COLUMNS['uri'])}; it has {columns}.")
+        columns = ", ".join(map(str, column_names))
+        raise FacadeError(
+            f"{path} has no column of paths, named {' or '.join(COLUMN_ALIASES['uri'])}; it has {columns}."
+        )
     return {what: name for what, name in names.items() if name}
 
 
-def _listed_row(folder: Path, written: str, image_id: str, row: Mapping[str, Any], names: Mapping[str, str]) -> Row:
-    uri = written if is_remote(written) else os.path.join(folder, written)
-    places: dict[str, Any] = {what: _number(row[names[what]], most) for what, most in PLACES.items() if what in names}
+def _listing_row(folder: Path, path: str, image_id: str, row: Mapping[str, Any], names: Mapping[str, str]) -> Row:
+    uri = path if is_remote(path) else os.path.join(folder, path)
+    places: dict[str, Any] = {
+        what: _parse_number(row[names[what]], most) for what, most in LOCATION_LIMITS.items() if what in names
+    }
     # What should be a number and is none is kept as text.
     used = {name for what, name in names.items() if places.get(what, 0) is not None or row[name] in (None, "")}
     extra = [(str(key), str(row[key])) for key in row if key not in used and row[key] is not None]
-    stamp = f"{'' if is_remote(written) else _stamp(uri)}:{json_digest([uri, places, extra])[:16]}"
-    return _row(image_id, uri, stamp, **places, extra=extra or None)
+    stamp = f"{'' if is_remote(path) else _file_version(uri)}:{json_digest([uri, places, extra])[:16]}"
+    return _make_row(image_id, uri, stamp, **places, extra=extra or None)
 
 
-def _number(value: Any, most: float) -> float | None:
+def _parse_number(value: Any, limit: float) -> float | None:
     try:
         number = float(value)
     except (TypeError, ValueError):
         return None
-    return number if math.isfinite(number) and -most <= number <= most else None
+    return number if math.isfinite(number) and -limit <= number <= limit else None

@@ -15,17 +15,24 @@ import numpy.typing as npt
 
 from ssd import NOT_COUNTED, TRUE_POSITIVE, Matches, Points, outcomes
 
-__all__ = ["DRAWINGS", "Ranked", "drawings", "interval", "ranked", "resampled_aps"]
+__all__ = [
+    "BOOTSTRAP_SAMPLES",
+    "ClassRanking",
+    "bootstrap_aps",
+    "bootstrap_counts",
+    "percentile_interval",
+    "rank_classes",
+]
 
-DRAWINGS: Final = 1000
-CHUNK: Final = 1 << 24  # weights of detections that are in memory at a time
+BOOTSTRAP_SAMPLES: Final = 1000
+MAX_CHUNK_WEIGHTS: Final = 1 << 24  # weights of detections that are in memory at a time
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Ranked:
+class ClassRanking:
     """One class's detections that count, best first, K of them.
 
     Attributes:
@@ -39,7 +46,7 @@ class Ranked:
     positives: Ints
 
 
-def ranked(matches: Matches, iou: float, photos: int) -> list[Ranked]:
+def rank_classes(matches: Matches, iou: float, photos: int) -> list[ClassRanking]:
     """Return the detections of each class from label 1, at an IoU, of so many photos."""
     result, truths, found = outcomes(matches, iou), matches.truths, matches.detections
     counted = np.ones(len(truths), np.bool_) if truths.ignore is None else ~truths.ignore
@@ -49,11 +56,11 @@ def ranked(matches: Matches, iou: float, photos: int) -> list[Ranked]:
         rows = rows[result[rows] != NOT_COUNTED]
         own = truths.images[counted & (truths.labels == label)]
         positives = np.bincount(own.astype(np.int64), minlength=photos)
-        classes.append(Ranked(found.images[rows].astype(np.int64), result[rows] == TRUE_POSITIVE, positives))
+        classes.append(ClassRanking(found.images[rows].astype(np.int64), result[rows] == TRUE_POSITIVE, positives))
     return classes
 
 
-def drawings(photos: int, count: int = DRAWINGS, seed: int = 0) -> npt.NDArray[np.uint16]:
+def bootstrap_counts(photos: int, count: int = BOOTSTRAP_SAMPLES, seed: int = 0) -> npt.NDArray[np.uint16]:
     """Return (R, B) how often each photo was drawn in each of so many drawings."""
     generator = np.random.default_rng(seed)
     drawn = np.zeros((count, photos), np.uint16)
@@ -62,13 +69,13 @@ def drawings(photos: int, count: int = DRAWINGS, seed: int = 0) -> npt.NDArray[n
     return drawn
 
 
-def resampled_aps(one: Ranked, drawn: npt.NDArray[np.uint16], points: Points = 11) -> Floats:
+def bootstrap_aps(ranking: ClassRanking, counts: npt.NDArray[np.uint16], points: Points = 11) -> Floats:
     """Return (R,) the average precision of a class in each drawing, over 11 points or all; NaN with nothing to find."""
     count = _eleven_points if points == 11 else _all_points
-    return np.concatenate([count(*part) for part in _parts(one, drawn)])
+    return np.concatenate([count(*part) for part in _pr_segments(ranking, counts)])
 
 
-def interval(values: Floats, share: float = 0.95) -> tuple[float, float]:
+def percentile_interval(values: Floats, share: float = 0.95) -> tuple[float, float]:
     """Return between which figures that share of the drawings lies; NaN without any."""
     known = values[~np.isnan(values)]
     if not len(known):
@@ -77,17 +84,17 @@ def interval(values: Floats, share: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _parts(one: Ranked, drawn: npt.NDArray[np.uint16]) -> Iterator[tuple[Floats, Ints, Floats]]:
+def _pr_segments(ranking: ClassRanking, counts: npt.NDArray[np.uint16]) -> Iterator[tuple[Floats, Ints, Floats]]:
     """Yield precision (R, H) made monotone and hits (R, H) at the places that are right, and positives (R,)."""
-    step = max(1, CHUNK // max(len(one.images), 1))
-    at = np.flatnonzero(one.hits)
-    for start in range(0, len(drawn), step):
-        part = drawn[start : start + step]
-        seen = np.cumsum(part[:, one.images], axis=1, dtype=np.int32)[:, at]
-        hits = np.cumsum(part[:, one.images[at]], axis=1, dtype=np.int64)
+    step = max(1, MAX_CHUNK_WEIGHTS // max(len(ranking.images), 1))
+    at = np.flatnonzero(ranking.hits)
+    for start in range(0, len(counts), step):
+        part = counts[start : start + step]
+        seen = np.cumsum(part[:, ranking.images], axis=1, dtype=np.int32)[:, at]
+        hits = np.cumsum(part[:, ranking.images[at]], axis=1, dtype=np.int64)
         precision = np.divide(hits, seen, out=np.zeros(hits.shape), where=seen > 0)
         best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        yield best, hits, part.astype(np.float64) @ one.positives
+        yield best, hits, part.astype(np.float64) @ ranking.positives
 
 
 def _eleven_points(best: Floats, hits: Ints, positives: Floats) -> Floats:

@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from pipeline.stages.evaluate.record import Judgement
-from pipeline.stages.evaluate.scores import ALL, headline
+from pipeline.stages.evaluate.record import EvaluationRecord
+from pipeline.stages.evaluate.scores import ALL, headline_rows
 from pipeline.storage.stage_folder import StageFolder
-from pipeline.tracking.registry import Store, Version, open_store
+from pipeline.tracking.registry import MlflowStore, Version, open_store
 from pipeline.tracking.run_logger import OFF
 from ssd import bundle_digest
 from ssd.bundle import MODEL_FILE
 
-__all__ = ["CANDIDATE", "CHAMPION", "EVALUATED", "NAME", "TEST", "register_candidate"]
+__all__ = ["CANDIDATE", "CHAMPION", "EVALUATION_TAG", "MODEL_NAME", "TEST_TAG", "register_candidate"]
 
-NAME: Final = "facade"
+MODEL_NAME: Final = "facade"
 
 
 CANDIDATE: Final = "candidate"
@@ -27,49 +27,51 @@ CHAMPION: Final = "champion"
 
 
 # Tags of a version: the bundle's digest, the evaluation's and that of its test truths, and the headline's figures.
-BUNDLE: Final = "facade.bundle"
+BUNDLE_TAG: Final = "facade.bundle"
 
 
-EVALUATED: Final = "facade.evaluated"
+EVALUATION_TAG: Final = "facade.evaluated"
 
 
-TEST: Final = "facade.test"
+TEST_TAG: Final = "facade.test"
 
 
 def register_candidate(
-    tracking: str | None, bundle: Path, evaluated: StageFolder, say: Callable[[str], None], name: str = NAME
+    tracking: str | None, bundle: Path, evaluation: StageFolder, log: Callable[[str], None], name: str = MODEL_NAME
 ) -> Version | None:
     """Return the version that a bundle has after its evaluation, now the candidate; the same bundle makes no second.
 
     The champion, evaluated again on other photos, gets their figures and stays what it is. A bundle that no run of this
     store has logged becomes none, nor does one that was judged on photos it learnt from alone.
     """
-    own = Judgement(*(evaluated.read(table) for table in ("judged", "verdicts", "truths")))
-    if tracking == OFF or not own.speaks:
+    own = EvaluationRecord(
+        *(evaluation.read(table) for table in ("evaluated_images", "detection_matches", "ground_truths"))
+    )
+    if tracking == OFF or not own.has_held_out_photos:
         return None
     store, digest = open_store(tracking), bundle_digest(bundle)
-    tags = {BUNDLE: digest, **_tags(own, evaluated)}
-    version = next((one for one in store.versions(name) if one.tags.get(BUNDLE) == digest), None)
+    tags = {BUNDLE_TAG: digest, **_tags(own, evaluation)}
+    version = next((one for one in store.versions(name) if one.tags.get(BUNDLE_TAG) == digest), None)
     if version is not None:
         store.tag_version(version, tags)
-    elif (version := _added(store, bundle, digest, name, tags)) is None:
-        say(f"evaluate: no run of this MLflow has trained {bundle}, so that it becomes no version of {name}")
+    elif (version := _add_version(store, bundle, digest, name, tags)) is None:
+        log(f"evaluate: no run of this MLflow has trained {bundle}, so that it becomes no version of {name}")
         return None
-    _name(store, version, say)
+    _set_candidate(store, version, log)
     return version
 
 
-def _name(store: Store, version: Version, say: Callable[[str], None]) -> None:
+def _set_candidate(store: MlflowStore, version: Version, log: Callable[[str], None]) -> None:
     """Make a version the candidate, if it is not the champion."""
     champion, told = store.version(version.name, CHAMPION), f"version {version.number} of {version.name}"
     if champion is not None and champion.number == version.number:
-        say(f"evaluate: {told} is the champion, now with these figures")
+        log(f"evaluate: {told} is the champion, now with these figures")
         return
-    store.name_version(version, CANDIDATE)
-    say(f"evaluate: {told} is the candidate; `facade model promote` judges it")
+    store.set_alias(version, CANDIDATE)
+    log(f"evaluate: {told} is the candidate; `facade model promote` judges it")
 
 
-def _added(store: Store, bundle: Path, digest: str, name: str, tags: Mapping[str, str]) -> Version | None:
+def _add_version(store: MlflowStore, bundle: Path, digest: str, name: str, tags: Mapping[str, str]) -> Version | None:
     """Return a new version made of the model that the bundle's training run has logged, if that is this bundle."""
     run_id = json.loads((bundle / MODEL_FILE).read_bytes()).get("trained", {}).get("run_id")
     run = store.run(run_id or "")
@@ -78,10 +80,10 @@ def _added(store: Store, bundle: Path, digest: str, name: str, tags: Mapping[str
     return store.add_version(name, run.run_id, tags)
 
 
-def _tags(own: Judgement, evaluated: StageFolder) -> dict[str, str]:
+def _tags(record: EvaluationRecord, evaluation: StageFolder) -> dict[str, str]:
     """Return what an evaluation says of a version."""
-    tags = {EVALUATED: evaluated.require_manifest().digest, TEST: own.digest, "facade.split": own.split}
-    row = headline(evaluated.read("scores").to_pylist(), own.split).get(ALL)
+    tags = {EVALUATION_TAG: evaluation.require_manifest().digest, TEST_TAG: record.digest, "facade.split": record.split}
+    row = headline_rows(evaluation.read("scores").to_pylist(), record.split).get(ALL)
     figures = {"map": "value", "map.low": "low", "map.high": "high"}
     known = {name: row[key] for name, key in figures.items() if row is not None and row[key] is not None}
     return tags | {f"facade.{name}": f"{value:.6f}" for name, value in known.items()}

@@ -17,16 +17,16 @@ from pipeline.storage.schemas import COORDINATES
 from pipeline.storage.stage_folder import StageFolder
 from ssd import DetectionRows, TruthRows
 
-__all__ = ["Judged", "join", "judged_images"]
+__all__ = ["EvaluationData", "images_to_evaluate", "load_evaluation_data"]
 
-IMAGE_COLUMNS: Final = ("image_id", "uri", "dataset", "split", "width", "height", "labelled")
+IMAGE_COLUMNS: Final = ("image_id", "uri", "dataset", "split", "width", "height", "labelled_classes")
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluationData:
     """Photos with their detections and their truths; rows name photos by number.
 
     Attributes:
@@ -34,7 +34,7 @@ class Judged:
         classes: what is judged, in the order of the labels from 1.
         detections: what was found.
         detection_ids: (N,) of each detection.
-        truths: what is true.
+        ground_truths: what is true.
         box_ids: (G,) of each truth.
     """
 
@@ -42,7 +42,7 @@ class Judged:
     classes: tuple[str, ...]
     detections: DetectionRows
     detection_ids: pa.Array
-    truths: TruthRows
+    ground_truths: TruthRows
     box_ids: pa.Array
 
     def column(self, name: str) -> npt.NDArray[Any]:
@@ -50,26 +50,26 @@ class Judged:
         values: npt.NDArray[Any] = self.images[name].to_numpy()
         return values
 
-    def of_images(self, wanted: Bools) -> Judged:
+    def select_images(self, mask: Bools) -> EvaluationData:
         """Return some photos with what belongs to them, numbered anew."""
-        numbers = np.cumsum(wanted) - 1
-        found, true = (wanted[rows.images] for rows in (self.detections, self.truths))
-        labelled = None if self.truths.labelled is None else self.truths.labelled[wanted]
-        return Judged(
-            self.images.filter(pa.array(wanted)),
+        numbers = np.cumsum(mask) - 1
+        found, true = (mask[rows.images] for rows in (self.detections, self.ground_truths))
+        labelled = None if self.ground_truths.labelled is None else self.ground_truths.labelled[mask]
+        return EvaluationData(
+            self.images.filter(pa.array(mask)),
             self.classes,
-            _found_rows(self.detections, found, numbers),
+            _select_detections(self.detections, found, numbers),
             self.detection_ids.filter(pa.array(found)),
-            _true_rows(self.truths, true, numbers, labelled),
+            _select_ground_truths(self.ground_truths, true, numbers, labelled),
             self.box_ids.filter(pa.array(true)),
         )
 
-    def of_split(self, split: str) -> Judged:
+    def select_split(self, split: str) -> EvaluationData:
         """Return the photos of a split."""
-        return self.of_images(self.column("split") == split)
+        return self.select_images(self.column("split") == split)
 
 
-def judged_images(detect: StageFolder, index: StageFolder, extract: StageFolder) -> tuple[pa.Table, int, int]:
+def images_to_evaluate(detect: StageFolder, index: StageFolder, extract: StageFolder) -> tuple[pa.Table, int, int]:
     """Return the photos that were looked at and have truth, by id.
 
     And how many were looked at and have none, and how many of the same datasets and splits have truth and were rejected
@@ -77,7 +77,7 @@ def judged_images(detect: StageFolder, index: StageFolder, extract: StageFolder)
     """
     photos = detect.read("photos", columns=["image_id", "status"])
     done = photos["image_id"].filter(pc.equal(photos["status"], "done"))
-    read = extract.read("extracts", columns=["image_id"])["image_id"]
+    read = extract.read("extraction_log", columns=["image_id"])["image_id"]
     every = index.read("images", columns=list(IMAGE_COLUMNS))
     every = every.filter(pc.is_in(every["image_id"], read))
     images = every.filter(pc.is_in(every["image_id"], done))
@@ -91,24 +91,26 @@ def judged_images(detect: StageFolder, index: StageFolder, extract: StageFolder)
     return images.sort_by("image_id"), len(done) - len(images), pc.sum(alike).as_py() - len(images)
 
 
-def join(images: pa.Table, detect: StageFolder, extract: StageFolder, known: Sequence[str]) -> Judged:
+def load_evaluation_data(
+    images: pa.Table, detect: StageFolder, extract: StageFolder, model_classes: Sequence[str]
+) -> EvaluationData:
     """Return some photos with their detections and truths, of the classes that they label and the model knows."""
-    labels = {label for row in pc.unique(pc.list_flatten(images["labelled"])).to_pylist() for label in [row]}
-    classes = class_order(label for label in labels if not known or label in known)
+    labels = {label for row in pc.unique(pc.list_flatten(images["labelled_classes"])).to_pylist() for label in [row]}
+    classes = class_order(label for label in labels if not model_classes or label in model_classes)
     if not classes:
-        told = f"{', '.join(sorted(labels))}, not {', '.join(sorted(known))}"
+        told = f"{', '.join(sorted(labels))}, not {', '.join(sorted(model_classes))}"
         raise FacadeError(f"the photos are labelled with {told}, which the model finds; name datasets that share one.")
-    found = _rows(detect.read("detections"), images, classes)
-    true = _rows(extract.read("boxes"), images, classes)
+    found = _filter_rows(detect.read("detections"), images, classes)
+    true = _filter_rows(extract.read("boxes"), images, classes)
     ignore = _flags(true.table, "ignore") | _flags(true.table, "difficult")
     labelled = np.ones((len(images), 1 + len(classes)), np.bool_)
     for number, label in enumerate(classes, start=1):
-        labelled[:, number] = [label in own for own in images["labelled"].to_pylist()]
+        labelled[:, number] = [label in own for own in images["labelled_classes"].to_pylist()]
     kept = labelled[true.images, true.labels] | ignore
     truths = TruthRows(true.images, true.labels, true.boxes, 1 + len(classes), ignore, None)
-    truths = _true_rows(truths, kept, np.arange(len(images)), labelled)
+    truths = _select_ground_truths(truths, kept, np.arange(len(images)), labelled)
     scores = found.table["score"].to_numpy()
-    return Judged(
+    return EvaluationData(
         images,
         classes,
         DetectionRows(found.images, found.labels, scores, found.boxes),
@@ -119,7 +121,7 @@ def join(images: pa.Table, detect: StageFolder, extract: StageFolder, known: Seq
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _BoxRows:
     """Rows of a table that are of some photos and classes."""
 
     table: pa.Table
@@ -128,13 +130,13 @@ class _Rows:
     boxes: npt.NDArray[np.float32]
 
 
-def _rows(table: pa.Table, images: pa.Table, classes: Sequence[str]) -> _Rows:
+def _filter_rows(table: pa.Table, images: pa.Table, classes: Sequence[str]) -> _BoxRows:
     numbers = pc.index_in(table["image_id"], images["image_id"].combine_chunks())
     labels = pc.index_in(table["label"], pa.array(classes, pa.string()))
     kept = pc.and_(pc.is_valid(numbers), pc.is_valid(labels))
     table = table.filter(kept)
     boxes = [table[name].to_numpy() for name in COORDINATES]
-    return _Rows(
+    return _BoxRows(
         table,
         numbers.filter(kept).to_numpy().astype(np.int64),
         1 + labels.filter(kept).to_numpy().astype(np.int64),
@@ -146,10 +148,10 @@ def _flags(table: pa.Table, name: str) -> Bools:
     return np.asarray(table[name].to_numpy(), np.bool_)
 
 
-def _found_rows(rows: DetectionRows, kept: Bools, numbers: Ints) -> DetectionRows:
-    return DetectionRows(numbers[rows.images[kept]], rows.labels[kept], rows.scores[kept], rows.boxes[kept])
+def _select_detections(rows: DetectionRows, mask: Bools, numbers: Ints) -> DetectionRows:
+    return DetectionRows(numbers[rows.images[mask]], rows.labels[mask], rows.scores[mask], rows.boxes[mask])
 
 
-def _true_rows(rows: TruthRows, kept: Bools, numbers: Ints, labelled: Bools | None) -> TruthRows:
-    ignore = None if rows.ignore is None else rows.ignore[kept]
-    return TruthRows(numbers[rows.images[kept]], rows.labels[kept], rows.boxes[kept], rows.classes, ignore, labelled)
+def _select_ground_truths(rows: TruthRows, mask: Bools, numbers: Ints, labelled: Bools | None) -> TruthRows:
+    ignore = None if rows.ignore is None else rows.ignore[mask]
+    return TruthRows(numbers[rows.images[mask]], rows.labels[mask], rows.boxes[mask], rows.classes, ignore, labelled)

@@ -27,13 +27,13 @@ from ssd import (
     outcomes,
 )
 
-__all__ = ["ERRORS", "KINDS", "Verdicts", "costs", "judge"]
+__all__ = ["ERROR_KINDS", "OUTCOMES", "ErrorAnalysis", "analyse_errors", "ap_gain_if_fixed"]
 
-NEAR: Final = 0.1  # Hoiem: a detection of the right class with less overlap is about nothing
+BACKGROUND_IOU: Final = 0.1  # Hoiem: a detection of the right class with less overlap is about nothing
 CORRECT, IGNORED, DUPLICATE, LOCALISATION, CLASS, BACKGROUND = range(6)
-KINDS: Final = ("correct", "ignored", "duplicate", "localisation", "class", "background")
+OUTCOMES: Final = ("correct", "ignored", "duplicate", "localisation", "class", "background")
 MISSED: Final = "missed"
-ERRORS: Final = (*KINDS[DUPLICATE:], MISSED)
+ERROR_KINDS: Final = (*OUTCOMES[DUPLICATE:], MISSED)
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -41,120 +41,124 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Verdicts:
+class ErrorAnalysis:
     """What became of each detection and each truth at an IoU.
 
     Attributes:
         matches: each detection with the truth of its class that it is about.
-        kinds: (N,) places in `KINDS`.
-        truth: (N,) the truth that a detection is about, or lies on as one of another class; -1 for background.
-        overlap: (N,) the IoU with it.
-        found: (G,) true where a detection that is correct is about a truth.
+        outcomes: (N,) places in `KINDS`.
+        ground_truth: (N,) the truth that a detection is about, or lies on as one of another class; -1 for background.
+        iou: (N,) the IoU with it.
+        detected: (G,) true where a detection that is correct is about a truth.
     """
 
     matches: Matches
-    kinds: Ints
-    truth: Ints
-    overlap: Floats
-    found: Bools
+    outcomes: Ints
+    ground_truth: Ints
+    iou: Floats
+    detected: Bools
 
-    def counts(self, of: Bools | None = None) -> dict[str, Ints]:
+    def counts(self, mask: Bools | None = None) -> dict[str, Ints]:
         """Return (C,) how many of each label there are of each kind of detection, of some of them or of all."""
         labels, classes = self.matches.detections.labels, self.matches.truths.classes
-        shown = np.ones(len(labels), np.bool_) if of is None else of
+        shown = np.ones(len(labels), np.bool_) if mask is None else mask
         return {
-            kind: np.bincount(labels[shown & (self.kinds == place)], minlength=classes)
-            for place, kind in enumerate(KINDS)
+            kind: np.bincount(labels[shown & (self.outcomes == place)], minlength=classes)
+            for place, kind in enumerate(OUTCOMES)
         }
 
-    def missed(self, of: Bools | None = None) -> Bools:
+    def missed(self, mask: Bools | None = None) -> Bools:
         """Return (G,) which truths nothing correct is about, not even among some of the detections."""
-        found = self.found
-        if of is not None:
-            found = np.zeros(len(self.found), np.bool_)
-            found[self.truth[of & (self.kinds == CORRECT)]] = True
+        found = self.detected
+        if mask is not None:
+            found = np.zeros(len(self.detected), np.bool_)
+            found[self.ground_truth[mask & (self.outcomes == CORRECT)]] = True
         ignore = self.matches.truths.ignore
         return ~found if ignore is None else ~found & ~ignore
 
 
-def judge(detections: DetectionRows, truths: TruthRows, iou: float = 0.5) -> Verdicts:
+def analyse_errors(detections: DetectionRows, ground_truths: TruthRows, iou: float = 0.5) -> ErrorAnalysis:
     """Return what each detection is at an IoU."""
-    matches = match_rows(detections, truths)
+    matches = match_rows(detections, ground_truths)
     result = outcomes(matches, iou)
-    across, on = _of_any_class(detections, truths)
-    other = (on >= iou) & (truths.labels[across] != detections.labels) if len(truths) else np.zeros(len(on), np.bool_)
+    across, on = _match_any_class(detections, ground_truths)
+    other = (
+        (on >= iou) & (ground_truths.labels[across] != detections.labels)
+        if len(ground_truths)
+        else np.zeros(len(on), np.bool_)
+    )
     kinds = np.full(len(detections), BACKGROUND)
-    kinds[matches.iou >= NEAR] = LOCALISATION
+    kinds[matches.iou >= BACKGROUND_IOU] = LOCALISATION
     kinds[other] = CLASS
     kinds[matches.iou >= iou] = DUPLICATE
     kinds[result == NOT_COUNTED] = IGNORED
     kinds[result == TRUE_POSITIVE] = CORRECT
     truth = np.where(kinds == CLASS, across, np.where(kinds == BACKGROUND, -1, matches.truth))
     overlap = np.where(kinds == CLASS, on, matches.iou)
-    found = np.zeros(len(truths), np.bool_)
+    found = np.zeros(len(ground_truths), np.bool_)
     found[matches.truth[kinds == CORRECT]] = True
-    return Verdicts(matches, kinds, truth, overlap, found)
+    return ErrorAnalysis(matches, kinds, truth, overlap, found)
 
 
-def _of_any_class(detections: DetectionRows, truths: TruthRows) -> tuple[Ints, Floats]:
+def _match_any_class(detections: DetectionRows, ground_truths: TruthRows) -> tuple[Ints, Floats]:
     """Return for each detection the truth of any class, not ignored, that it overlaps most, and the IoU."""
-    count = np.zeros(len(truths), np.bool_) if truths.ignore is None else truths.ignore
+    count = np.zeros(len(ground_truths), np.bool_) if ground_truths.ignore is None else ground_truths.ignore
     rows = np.flatnonzero(~count)
     ones = np.ones(len(rows), np.int64)
     anything = DetectionRows(detections.images, np.ones(len(detections), np.int64), detections.scores, detections.boxes)
-    matches = match_rows(anything, TruthRows(truths.images[rows], ones, truths.boxes[rows], 2))
+    matches = match_rows(anything, TruthRows(ground_truths.images[rows], ones, ground_truths.boxes[rows], 2))
     there = matches.truth >= 0
     return np.where(there, rows[matches.truth] if len(rows) else 0, 0), np.where(there, matches.iou, 0.0)
 
 
-def costs(verdicts: Verdicts) -> Mapping[str, Floats]:
+def ap_gain_if_fixed(analysis: ErrorAnalysis) -> Mapping[str, Floats]:
     """Return by how much the all-point average precision (C,) of each label would be better without each error."""
-    matches, plain = verdicts.matches, _Ranking.of(verdicts)
-    before = plain.precisions()
-    fixed = {kind: plain.without(verdicts.kinds == KINDS.index(kind)) for kind in ("duplicate", "background")}
-    fixed |= {kind: plain.mended(verdicts, KINDS.index(kind)) for kind in ("localisation", "class")}
-    missed = np.bincount(matches.truths.labels[verdicts.missed()].astype(np.int64), minlength=matches.truths.classes)
-    fixed[MISSED] = _Ranking(plain.labels, plain.scores, plain.result, plain.positives - missed)
-    return {kind: fixed[kind].precisions() - before for kind in ERRORS}
+    matches, plain = analysis.matches, _RankedDetections.from_analysis(analysis)
+    before = plain.average_precisions()
+    fixed = {kind: plain.drop(analysis.outcomes == OUTCOMES.index(kind)) for kind in ("duplicate", "background")}
+    fixed |= {kind: plain.with_errors_fixed(analysis, OUTCOMES.index(kind)) for kind in ("localisation", "class")}
+    missed = np.bincount(matches.truths.labels[analysis.missed()].astype(np.int64), minlength=matches.truths.classes)
+    fixed[MISSED] = _RankedDetections(plain.labels, plain.scores, plain.outcomes, plain.positives - missed)
+    return {kind: fixed[kind].average_precisions() - before for kind in ERROR_KINDS}
 
 
 @dataclass(frozen=True)
-class _Ranking:
+class _RankedDetections:
     """What average precision is counted from: labels and scores (N,), outcomes (N,), positives (C,)."""
 
     labels: Ints
     scores: Any
-    result: Ints
+    outcomes: Ints
     positives: Ints
 
     @classmethod
-    def of(cls, verdicts: Verdicts) -> _Ranking:
-        rows = verdicts.matches.detections
-        result = np.where(verdicts.kinds == IGNORED, NOT_COUNTED, (verdicts.kinds == CORRECT).astype(np.int64))
-        return cls(rows.labels.astype(np.int64), rows.scores, result, verdicts.matches.truths.positives())
+    def from_analysis(cls, analysis: ErrorAnalysis) -> _RankedDetections:
+        rows = analysis.matches.detections
+        result = np.where(analysis.outcomes == IGNORED, NOT_COUNTED, (analysis.outcomes == CORRECT).astype(np.int64))
+        return cls(rows.labels.astype(np.int64), rows.scores, result, analysis.matches.truths.positives())
 
-    def without(self, gone: Bools) -> _Ranking:
-        return _Ranking(self.labels, self.scores, np.where(gone, NOT_COUNTED, self.result), self.positives)
+    def drop(self, mask: Bools) -> _RankedDetections:
+        return _RankedDetections(self.labels, self.scores, np.where(mask, NOT_COUNTED, self.outcomes), self.positives)
 
-    def mended(self, verdicts: Verdicts, kind: int) -> _Ranking:
+    def with_errors_fixed(self, analysis: ErrorAnalysis, outcome: int) -> _RankedDetections:
         """Return the ranking with the best such detection of each truth that is not found as its finder."""
-        rows = np.flatnonzero(verdicts.kinds == kind)
+        rows = np.flatnonzero(analysis.outcomes == outcome)
         rows = rows[np.argsort(-self.scores[rows], kind="stable")]
-        truths = verdicts.truth[rows]
+        truths = analysis.ground_truth[rows]
         first = np.zeros(len(rows), np.bool_)
         first[np.unique(truths, return_index=True)[1]] = True
-        right = first & verdicts.missed()[truths]
-        result, labels = self.result.copy(), self.labels.copy()
+        right = first & analysis.missed()[truths]
+        result, labels = self.outcomes.copy(), self.labels.copy()
         result[rows] = np.where(right, TRUE_POSITIVE, NOT_COUNTED)
-        labels[rows] = verdicts.matches.truths.labels[truths]
-        return _Ranking(labels, self.scores, result, self.positives)
+        labels[rows] = analysis.matches.truths.labels[truths]
+        return _RankedDetections(labels, self.scores, result, self.positives)
 
-    def precisions(self) -> Floats:
+    def average_precisions(self) -> Floats:
         order = np.argsort(-self.scores, kind="stable")
-        order = order[self.result[order] != NOT_COUNTED]
+        order = order[self.outcomes[order] != NOT_COUNTED]
         found = []
         for label, count in enumerate(self.positives.tolist()):
             own = order[self.labels[order] == label]
-            curve = Curve(self.scores[own], np.cumsum(self.result[own] == TRUE_POSITIVE), count)
+            curve = Curve(self.scores[own], np.cumsum(self.outcomes[own] == TRUE_POSITIVE), count)
             found.append(average_precision(curve))
         return np.array(found)

@@ -13,26 +13,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.assets import bundle_named, is_shipped
-from pipeline.config import Settings
+from pipeline.assets import is_packaged, resolve_bundle
+from pipeline.config import RELATIVE_PATH, Settings
 from pipeline.errors import FacadeError
-from pipeline.execution.parallel import Workers
-from pipeline.execution.runner import Context, Outcome, Plan, Stage, run_stage
-from pipeline.execution.sharding import rows_of
-from pipeline.models.bundle import has_learnt_from_all
-from pipeline.models.operating_point import OPERATING_FILE, OperatingPoint
+from pipeline.execution.runner import Context, Outcome, ReduceTask, Stage, StagePlan, run_stage
+from pipeline.execution.sharding import row_counter
+from pipeline.models.bundle import trained_on_all_splits
+from pipeline.models.operating_point import OPERATING_POINT_FILE, OperatingPoint
 from pipeline.stages.evaluate.candidate import register_candidate
-from pipeline.stages.evaluate.data import join, judged_images
+from pipeline.stages.evaluate.data import images_to_evaluate, load_evaluation_data
 from pipeline.stages.evaluate.figures import draw_evaluation
-from pipeline.stages.evaluate.scores import ALL, HEADLINE, headline
-from pipeline.stages.evaluate.tables import FIT, Evaluation, evaluate_images
-from pipeline.stages.extract.upstream import require_fresh
+from pipeline.stages.evaluate.scores import ALL, HEADLINE, headline_rows
+from pipeline.stages.evaluate.tables import FIT_SPLIT, Evaluation, evaluate_images
+from pipeline.stages.extract.upstream import require_up_to_date
 from pipeline.storage.files import json_digest, write_bytes
 from pipeline.storage.lock import locked
 from pipeline.storage.manifest import Receipt, Shard
@@ -44,10 +43,10 @@ from ssd.bundle import MODEL_FILE
 
 __all__ = ["STAGE", "EvaluateConfig", "run"]
 
-STAGE = Stage("evaluate", algorithm=1, rows_out=rows_of("judged"), primary=None)
-TEST: Final = "test"
-SUSPECTS_FILE: Final = "suspects.csv"
-CONCLUDED: Final = "_concluded.json"
+STAGE = Stage("evaluate", algorithm=1, rows_out=row_counter("evaluated_images"), primary=None)
+TEST_SPLIT: Final = "test"
+SUSPICIOUS_LABELS_FILE: Final = "suspicious_labels.csv"
+FINALIZED_FILE: Final = "finalized.json"
 
 
 class EvaluateConfig(Settings):
@@ -55,13 +54,13 @@ class EvaluateConfig(Settings):
 
     Attributes:
         detections: the folder of `detect` to judge; the work folder's own by default.
-        resamples: drawings of the photos that intervals are counted from; 0 for no intervals.
-        drawings: so many of the worst photos of each class are drawn, and of the likely wrong labels.
+        bootstrap_samples: drawings of the photos that intervals are counted from; 0 for no intervals.
+        previews: so many of the worst photos of each class are drawn, and of the likely wrong labels.
     """
 
-    detections: str | None = None
-    resamples: int = Field(default=1000, ge=0)
-    drawings: int = Field(default=12, ge=0)
+    detections: Annotated[str | None, RELATIVE_PATH] = None
+    bootstrap_samples: int = Field(default=1000, ge=0)
+    previews: int = Field(default=12, ge=0)
 
 
 def run(context: Context, config: EvaluateConfig, out: Path | None = None) -> Outcome:
@@ -70,116 +69,125 @@ def run(context: Context, config: EvaluateConfig, out: Path | None = None) -> Ou
     With `out`, the tables go there, and the work folder's own evaluation stays.
     """
     index, extract = (context.folder(name) for name in ("index", "extract"))
-    folder = replace(context.folder(STAGE.name), place=out)
-    detect = _detections(context, config)
-    context = replace(context, workers=Workers(count=0))
+    folder = replace(context.folder(STAGE.name), custom_path=out)
+    detect = _detections_folder(context, config)
     with locked(folder.path, reads=[index.path, extract.path, detect.path]):
-        boxes, found = require_fresh(index, extract), detect.require_manifest()
+        boxes, found = require_up_to_date(index, extract), detect.require_manifest()
         model, classes = str(found.settings.get("model", "")), found.settings.get("classes", ())
-        images, strangers, unseen = judged_images(detect, index, extract)
+        images, strangers, unseen = images_to_evaluate(detect, index, extract)
         kept = config.model_dump(exclude={"detections"})
         decided = [STAGE.algorithm, boxes.digest, found.digest, model, list(classes), kept]
-        rows = [{"image_id": name, "uri": ""} for name in images["image_id"].to_pylist()]
-        shard = Shard("all", 0, json_digest([decided, json_digest([row["image_id"] for row in rows])]), rows)
-        load = partial(join, images, detect, extract, classes)
+        shard = Shard("all", 0, json_digest([decided, json_digest(images["image_id"].to_pylist())]))
+        load = partial(load_evaluation_data, images, detect, extract, classes)
         settings = {"evaluate": config.model_dump(), "extract": boxes.digest, "detect": found.digest, "model": model}
-        plan = Plan(
-            [shard],
-            lambda _: evaluate_images(load(), model, config.resamples),
+        plan = StagePlan(
+            (),
+            None,
             settings,
-            draw=partial(_draw, folder, config.drawings, load, model),
+            reduce=ReduceTask(
+                shard, lambda _: evaluate_images(load(), model, config.bootstrap_samples), rows=len(images)
+            ),
+            draw_pictures=partial(_draw_pictures, folder, config.previews, load, model),
             folder=folder,
         )
         outcome = run_stage(STAGE, context, plan)
         if strangers:
-            context.say(f"evaluate: {strangers:,} photos of {detect.path} have no truth here and are left out")
+            context.log(f"evaluate: {strangers:,} photos of {detect.path} have no truth here and are left out")
         if unseen:
-            context.say(f"evaluate: {unseen:,} photos with truth were rejected or not looked at, and are not judged")
-        _conclude(context, folder, outcome, load, _Model(model, str(found.settings.get("bundle") or "")))
-        _tell(context, folder)
+            context.log(f"evaluate: {unseen:,} photos with truth were rejected or not looked at, and are not judged")
+        _finalize(context, folder, outcome, load, _ModelSource(model, str(found.settings.get("bundle") or "")))
+        _log_summary(context, folder)
         return outcome
 
 
 @dataclass(frozen=True)
-class _Model:
+class _ModelSource:
     """The model that found: its digest, and where its bundle lay then."""
 
     digest: str
     path: str
 
     @property
-    def shipped(self) -> bool:
+    def is_packaged(self) -> bool:
         """Whether the bundle came along."""
-        return is_shipped(bundle_named(self.path))
+        return is_packaged(resolve_bundle(self.path))
 
     @property
     def bundle(self) -> Path | None:
         """The bundle, if it is still there and may be written to."""
         place = Path(self.path)
-        there = not self.shipped and (place / MODEL_FILE).is_file()
+        there = not self.is_packaged and (place / MODEL_FILE).is_file()
         return place if there and bundle_digest(place) == self.digest else None
 
 
-def _detections(context: Context, config: EvaluateConfig) -> StageFolder:
+def _detections_folder(context: Context, config: EvaluateConfig) -> StageFolder:
     place = Path(config.detections).absolute() if config.detections else None
-    folder = StageFolder(context.work, "detect", context.patience, place)
+    folder = StageFolder(context.work, "detect", context.disk_retry_seconds, place)
     if folder.manifest() is None:
         out = f" --out {place}" if place else ""
         raise FacadeError(f"{folder.path} has no finished detections; run `facade detect {context.work}{out}` first.")
     return folder
 
 
-def _conclude(context: Context, folder: StageFolder, outcome: Outcome, load: Any, model: _Model) -> None:
+def _finalize(context: Context, folder: StageFolder, outcome: Outcome, load: Any, model: _ModelSource) -> None:
     """Write what other programs read, tell MLflow, and note last that it is done: killed, it is done again."""
-    bundle, marker = model.bundle, folder.path / CONCLUDED
+    bundle, marker = model.bundle, folder.path / FINALIZED_FILE
     store = context.tracking or os.environ.get("MLFLOW_TRACKING_URI", "")
     note = json.dumps({"digest": outcome.digest, "tracking": store, "bundle": bundle and str(bundle)}).encode()
-    files = [folder.path / OPERATING_FILE, folder.path / SUSPECTS_FILE]
+    files = [folder.path / OPERATING_POINT_FILE, folder.path / SUSPICIOUS_LABELS_FILE]
     if bundle:
-        files.append(bundle / OPERATING_FILE)
+        files.append(bundle / OPERATING_POINT_FILE)
     if marker.is_file() and marker.read_bytes() == note and all(path.is_file() for path in files):
         return
-    point = Evaluation(load(), model.digest, 0).point
-    write_bytes(files[0], point.to_json(), context.patience)
-    write_bytes(files[1], _csv(folder.read("suspects")), context.patience)
-    if model.shipped:
-        context.say("evaluate: the model that came along keeps its thresholds; copy its folder for one that does not")
+    point = Evaluation(load(), model.digest, 0).operating_point
+    write_bytes(files[0], point.to_json(), context.disk_retry_seconds)
+    write_bytes(files[1], _to_csv(folder.read("suspicious_labels")), context.disk_retry_seconds)
+    if model.is_packaged:
+        context.log("evaluate: the model that came along keeps its thresholds; copy its folder for one that does not")
     elif bundle is None and model.path:
-        context.say(f"evaluate: the bundle is no longer in {model.path}, and gets neither thresholds nor a version")
+        context.log(f"evaluate: the bundle is no longer in {model.path}, and gets neither thresholds nor a version")
     if bundle:
-        _hand_over(context, folder, outcome, point, bundle)
-    write_bytes(marker, note, context.patience)
+        _publish_operating_point(context, folder, outcome, point, bundle)
+    write_bytes(marker, note, context.disk_retry_seconds)
 
 
-def _hand_over(context: Context, folder: StageFolder, outcome: Outcome, point: OperatingPoint, bundle: Path) -> None:
+def _publish_operating_point(
+    context: Context, folder: StageFolder, outcome: Outcome, point: OperatingPoint, bundle: Path
+) -> None:
     """Give the operating point to the bundle, and the figures to MLflow."""
-    if point.split == FIT or not (bundle / OPERATING_FILE).is_file():  # one that is fitted on val is not given up
-        write_bytes(bundle / OPERATING_FILE, point.to_json(), context.patience)
+    if (
+        point.split == FIT_SPLIT or not (bundle / OPERATING_POINT_FILE).is_file()
+    ):  # one that is fitted on val is not given up
+        write_bytes(bundle / OPERATING_POINT_FILE, point.to_json(), context.disk_retry_seconds)
     if context.tracking == OFF:
         return
     trained = json.loads((bundle / MODEL_FILE).read_bytes()).get("trained", {})
-    _log_beside_training(context, folder, bundle, trained.get("run_id") or "", outcome)
-    if has_learnt_from_all(trained):
-        context.say(f"evaluate: {bundle} has learnt from all photos, these among them: the figures say little")
+    _log_to_training_run(context, folder, bundle, trained.get("run_id") or "", outcome)
+    if trained_on_all_splits(trained):
+        context.log(f"evaluate: {bundle} has learnt from all photos, these among them: the figures say little")
     else:
-        register_candidate(context.tracking, bundle, folder, context.say)
+        register_candidate(context.tracking, bundle, folder, context.log)
 
 
-def _log_beside_training(context: Context, folder: StageFolder, bundle: Path, trained: str, outcome: Outcome) -> None:
+def _log_to_training_run(
+    context: Context, folder: StageFolder, bundle: Path, training_run_id: str, outcome: Outcome
+) -> None:
     store = open_store(context.tracking)
-    known: list[str | None] = [run_id for run_id in (outcome.run_id or "", trained) if store.run(run_id) is not None]
+    known: list[str | None] = [
+        run_id for run_id in (outcome.run_id or "", training_run_id) if store.run(run_id) is not None
+    ]
     scores, files = folder.read("scores").to_pylist(), _artifacts(folder)
     for run_id in known or [None]:
-        with open_run(STAGE.name, context.tracking, context.parent(), resumed=run_id) as tracked:
+        with open_run(STAGE.name, context.tracking, context.parent_run(), resume_id=run_id) as tracked:
             tracked.log(_metrics(scores), {"evaluated": outcome.digest})
             tracked.log_files(files)
-    if trained in known:
-        store.add_to_model(trained, bundle / OPERATING_FILE)
+    if training_run_id in known:
+        store.add_to_model(training_run_id, bundle / OPERATING_POINT_FILE)
 
 
 def _artifacts(folder: StageFolder) -> list[Path]:
     manifest = folder.require_manifest()
-    names = ("judged", "verdicts", "truths", "scores")
+    names = ("evaluated_images", "detection_matches", "ground_truths", "scores")
     return [folder.path / entry.file for name in names for entry in manifest.files(name)]
 
 
@@ -195,7 +203,7 @@ def _metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return metrics
 
 
-def _csv(table: pa.Table) -> bytes:
+def _to_csv(table: pa.Table) -> bytes:
     """Return suspects as a file to go through and to give to `extract`."""
     buffer = io.StringIO()
     writer = csv.writer(buffer)
@@ -204,28 +212,31 @@ def _csv(table: pa.Table) -> bytes:
     return buffer.getvalue().encode()
 
 
-def _draw(folder: StageFolder, most: int, load: Any, model: str, receipts: Sequence[Receipt]) -> list[Path]:
+def _draw_pictures(
+    folder: StageFolder, max_photos: int, load: Any, model: str, receipts: Sequence[Receipt]
+) -> list[Path]:
     tables = {
-        name: folder.read_files(name, [one.tables[name] for one in receipts if name in one.tables]) for name in TABLES
+        name: folder.read_files(name, [one.tables[name] for one in receipts if name in one.tables])
+        for name in PICTURE_TABLES
     }
-    return draw_evaluation(Evaluation(load(), model, 0), tables, folder.path, most)
+    return draw_evaluation(Evaluation(load(), model, 0), tables, folder.path, max_photos)
 
 
-TABLES: Final = ("scores", "curves", "diagnosis", "judged", "suspects")
+PICTURE_TABLES: Final = ("scores", "curves", "error_breakdown", "evaluated_images", "suspicious_labels")
 
 
-def _tell(context: Context, folder: StageFolder) -> None:
+def _log_summary(context: Context, folder: StageFolder) -> None:
     scores = folder.read("scores").to_pylist()
     splits = sorted({row["split"] for row in scores})
     if not splits:
-        context.say("evaluate: there is no box to find in these photos, and so there are no figures")
+        context.log("evaluate: there is no box to find in these photos, and so there are no figures")
         return
     for split in splits:
         for protocol, title in ((HEADLINE, "VOC mAP at IoU .5"), ("voc11_75", "at .75"), ("coco_100", "COCO mAP")):
-            rows = headline(scores, split, protocol)
-            told = [f"{label or 'mean'} {_points(row)}" for label, row in rows.items()]
-            context.say(f"evaluate: {split}: {title}: {', '.join(told)}")
-    shown = TEST if TEST in splits else splits[-1]
+            rows = headline_rows(scores, split, protocol)
+            told = [f"{label or 'mean'} {_format_score(row)}" for label, row in rows.items()]
+            context.log(f"evaluate: {split}: {title}: {', '.join(told)}")
+    shown = TEST_SPLIT if TEST_SPLIT in splits else splits[-1]
     counting = {
         (row["label"], row["protocol"]): row["value"]
         for row in scores
@@ -233,20 +244,22 @@ def _tell(context: Context, folder: StageFolder) -> None:
     }
     labels = sorted({label for label, _ in counting})
     chosen, threshold = (
-        {label: counting[label, f"count_error_{name}"] for label in labels} for name in ("chosen", "threshold")
+        {label: counting[label, f"count_error_{name}"] for label in labels} for name in ("selected", "threshold")
     )
     told = [f"{label or 'mean'} {chosen[label]:.2f} ({threshold[label]:.2f})" for label in labels]
     if told:
-        context.say(f"evaluate: {shown}: objects miscounted in a photo (by one threshold): {', '.join(told)}")
-    suspects_found = len(folder.read("suspects", columns=["rank"]))
-    context.say(f"evaluate: {suspects_found:,} labels to look at, in {folder.path / SUSPECTS_FILE}")
-    fitted = json.loads((folder.path / OPERATING_FILE).read_bytes())["split"]
+        context.log(f"evaluate: {shown}: objects miscounted in a photo (by one threshold): {', '.join(told)}")
+    suspects_found = len(folder.read("suspicious_labels", columns=["rank"]))
+    context.log(f"evaluate: {suspects_found:,} labels to look at, in {folder.path / SUSPICIOUS_LABELS_FILE}")
+    fitted = json.loads((folder.path / OPERATING_POINT_FILE).read_bytes())["split"]
     beware = (
-        "" if fitted == FIT else f", fitted on {fitted}, for none of val was looked at: they say nothing of themselves"
+        ""
+        if fitted == FIT_SPLIT
+        else f", fitted on {fitted}, for none of val was looked at: they say nothing of themselves"
     )
-    context.say(f"evaluate: thresholds, and what scores are worth, are in {folder.path / OPERATING_FILE}{beware}")
+    context.log(f"evaluate: thresholds, and what scores are worth, are in {folder.path / OPERATING_POINT_FILE}{beware}")
 
 
-def _points(row: Mapping[str, Any]) -> str:
+def _format_score(row: Mapping[str, Any]) -> str:
     spread = "" if row["low"] is None else f" ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
     return f"{100 * row['value']:.1f}{spread}"

@@ -10,155 +10,161 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.models.operating_point import OperatingPoint
-from pipeline.stages.evaluate.bootstrap import drawings, interval
-from pipeline.stages.evaluate.data import Judged
-from pipeline.stages.evaluate.error_analysis import ERRORS, KINDS, Verdicts, costs, judge
-from pipeline.stages.evaluate.label_audit import SURE, suspects, without_suspects
-from pipeline.stages.evaluate.scores import ALL, PARTS, parts_of, score_rows
-from pipeline.stages.evaluate.threshold_fitting import counting_errors, fit
+from pipeline.stages.evaluate.bootstrap import bootstrap_counts, percentile_interval
+from pipeline.stages.evaluate.data import EvaluationData
+from pipeline.stages.evaluate.error_analysis import (
+    ERROR_KINDS,
+    OUTCOMES,
+    ErrorAnalysis,
+    analyse_errors,
+    ap_gain_if_fixed,
+)
+from pipeline.stages.evaluate.label_audit import MIN_CONFIDENCE, drop_suspicious, suspicious_labels
+from pipeline.stages.evaluate.scores import ALL, PARTS, part_indices, score_rows
+from pipeline.stages.evaluate.threshold_fitting import count_errors, fit_operating_point
 from pipeline.storage.schemas import COORDINATES, SCHEMAS, table_from_rows
 from ssd import curves
 
-__all__ = ["FIT", "Evaluation", "evaluate_images", "read_all"]
+__all__ = ["FIT_SPLIT", "Evaluation", "apply_operating_point", "evaluate_images"]
 
-FIT: Final = "val"
-POINTS: Final = 200  # of a curve
-CHOSEN_KINDS: Final = tuple(kind for kind in KINDS if kind != "ignored")
+FIT_SPLIT: Final = "val"
+MAX_CURVE_POINTS: Final = 200  # of a curve
+COUNTED_OUTCOMES: Final = tuple(kind for kind in OUTCOMES if kind != "ignored")
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Everything that is counted from some judged photos; each part once, when it is asked for."""
 
-    judged: Judged
+    data: EvaluationData
     model: str
-    resamples: int
+    bootstrap_samples: int
 
     @cached_property
-    def verdicts(self) -> Verdicts:
+    def error_analysis(self) -> ErrorAnalysis:
         """What each detection is."""
-        return judge(self.judged.detections, self.judged.truths)
+        return analyse_errors(self.data.detections, self.data.ground_truths)
 
     @cached_property
     def splits(self) -> list[str]:
         """The splits that the photos are of."""
-        return sorted(set(self.judged.column("split").tolist()))
+        return sorted(set(self.data.column("split").tolist()))
 
     @cached_property
-    def parts(self) -> dict[str, Evaluation]:
+    def by_split(self) -> dict[str, Evaluation]:
         """The photos of each split alone."""
-        return {split: replace(self, judged=self.judged.of_split(split)) for split in self.splits}
+        return {split: replace(self, data=self.data.select_split(split)) for split in self.splits}
 
     @property
-    def fitted_on(self) -> str:
+    def fit_split(self) -> str:
         """The split to fit on: val, or what there is."""
-        return FIT if FIT in self.splits else self.splits[0]
+        return FIT_SPLIT if FIT_SPLIT in self.splits else self.splits[0]
 
     @cached_property
-    def point(self) -> OperatingPoint:
+    def operating_point(self) -> OperatingPoint:
         """The operating point."""
-        part = self.parts[self.fitted_on]
-        return fit(part.judged, part.verdicts, self.model, self.fitted_on)
+        part = self.by_split[self.fit_split]
+        return fit_operating_point(part.data, part.error_analysis, self.model, self.fit_split)
 
     @cached_property
-    def choice(self) -> tuple[Any, Any]:
+    def selection(self) -> tuple[Any, Any]:
         """What each detection is worth (N,), and whether it is chosen (N,)."""
-        return read_all(self.judged, self.point)
+        return apply_operating_point(self.data, self.operating_point)
 
     @cached_property
-    def suspects(self) -> list[dict[str, Any]]:
+    def suspicious_labels(self) -> list[dict[str, Any]]:
         """The likely wrong labels."""
-        return suspects(self.judged, self.verdicts, self.point)
+        return suspicious_labels(self.data, self.error_analysis, self.operating_point)
 
 
-def evaluate_images(judged: Judged, model: str, resamples: int) -> dict[str, pa.Table]:
+def evaluate_images(data: EvaluationData, model: str, bootstrap_samples: int) -> dict[str, pa.Table]:
     """Return all tables of the stage."""
-    whole = Evaluation(judged, model, resamples)
-    plain = score_rows(judged, resamples)
-    sure = [row for row in whole.suspects if row["sure"] >= SURE]
-    clean = score_rows(without_suspects(judged, sure), 0) if sure else []
+    whole = Evaluation(data, model, bootstrap_samples)
+    plain = score_rows(data, bootstrap_samples)
+    sure = [row for row in whole.suspicious_labels if row["confidence"] >= MIN_CONFIDENCE]
+    clean = score_rows(drop_suspicious(data, sure), 0) if sure else []
     kept = [{**row, "part": "without suspects"} for row in clean if row["part"] == ALL and row["dataset"] == ALL]
     rows = {
-        "scores": [*plain, *kept, *_counting_rows(whole)],
+        "scores": [*plain, *kept, *_count_error_rows(whole)],
         "curves": _curve_rows(whole),
-        "diagnosis": _diagnosis_rows(whole),
-        "suspects": whole.suspects,
+        "error_breakdown": _error_breakdown_rows(whole),
+        "suspicious_labels": whole.suspicious_labels,
     }
     tables = {name: table_from_rows(name, own) for name, own in rows.items()}
     return {
-        "judged": _judged_table(whole),
-        "verdicts": _verdicts_table(whole),
-        "truths": _truths_table(whole),
+        "evaluated_images": _evaluated_images_table(whole),
+        "detection_matches": _detection_matches_table(whole),
+        "ground_truths": _ground_truths_table(whole),
         **tables,
     }
 
 
-def read_all(judged: Judged, point: OperatingPoint) -> tuple[Any, Any]:
+def apply_operating_point(data: EvaluationData, point: OperatingPoint) -> tuple[Any, Any]:
     """Return what the detections of the photos are worth (N,), and which are chosen (N,)."""
-    found = judged.detections
-    return point.read(np.array(["", *judged.classes])[found.labels], found.images, found.scores)
+    found = data.detections
+    return point.apply(np.array(["", *data.classes])[found.labels], found.images, found.scores)
 
 
-def _judged_table(whole: Evaluation) -> pa.Table:
-    judged, (_, chosen), count = whole.judged, whole.choice, len(whole.judged.images)
+def _evaluated_images_table(evaluation: Evaluation) -> pa.Table:
+    judged, (_, chosen), count = evaluation.data, evaluation.selection, len(evaluation.data.images)
     columns: dict[str, Any] = {
         name: judged.images[name].combine_chunks() for name in ("image_id", "uri", "dataset", "split")
     }
-    images, kinds = judged.detections.images[chosen].astype(np.int64), whole.verdicts.kinds[chosen]
+    images, kinds = judged.detections.images[chosen].astype(np.int64), evaluation.error_analysis.outcomes[chosen]
     numbers = {
-        "truths": judged.truths.images[_counted(judged)],
-        "chosen": images[kinds != KINDS.index("ignored")],
-        **{kind: images[kinds == KINDS.index(kind)] for kind in CHOSEN_KINDS},
-        "missed": judged.truths.images[whole.verdicts.missed(chosen)],
+        "ground_truths": judged.ground_truths.images[_counted_mask(judged)],
+        "selected": images[kinds != OUTCOMES.index("ignored")],
+        **{kind: images[kinds == OUTCOMES.index(kind)] for kind in COUNTED_OUTCOMES},
+        "missed": judged.ground_truths.images[evaluation.error_analysis.missed(chosen)],
     }
     columns |= {
         name: np.bincount(own.astype(np.int64), minlength=count).astype(np.int32) for name, own in numbers.items()
     }
-    return pa.Table.from_pydict(columns, schema=SCHEMAS["judged"])
+    return pa.Table.from_pydict(columns, schema=SCHEMAS["evaluated_images"])
 
 
-def _verdicts_table(whole: Evaluation) -> pa.Table:
-    judged, verdicts, (worth, chosen) = whole.judged, whole.verdicts, whole.choice
-    found, on, names = judged.detections, verdicts.truth >= 0, pa.array(["", *judged.classes])
-    truth = pa.array(verdicts.truth, mask=~on)
+def _detection_matches_table(evaluation: Evaluation) -> pa.Table:
+    judged, verdicts, (worth, chosen) = evaluation.data, evaluation.error_analysis, evaluation.selection
+    found, on, names = judged.detections, verdicts.ground_truth >= 0, pa.array(["", *judged.classes])
+    truth = pa.array(verdicts.ground_truth, mask=~on)
     columns: dict[str, Any] = {
         "detection_id": judged.detection_ids,
         "image_id": judged.images["image_id"].combine_chunks().take(pa.array(found.images)),
         "label": names.take(pa.array(found.labels)),
         "score": found.scores,
-        "kind": pa.array(KINDS).take(pa.array(verdicts.kinds)),
-        "chosen": chosen,
-        "overlap": verdicts.overlap.astype(np.float32),
+        "outcome": pa.array(OUTCOMES).take(pa.array(verdicts.outcomes)),
+        "selected": chosen,
+        "iou": verdicts.iou.astype(np.float32),
         "probability": pa.array(worth.astype(np.float32), mask=np.isnan(worth)),
         "box_id": judged.box_ids.take(truth),
-        "true_label": names.take(pa.array(judged.truths.labels.astype(np.int64))).take(truth),
+        "ground_truth_label": names.take(pa.array(judged.ground_truths.labels.astype(np.int64))).take(truth),
     }
-    return pa.Table.from_pydict(columns, schema=SCHEMAS["verdicts"])
+    return pa.Table.from_pydict(columns, schema=SCHEMAS["detection_matches"])
 
 
-def _truths_table(whole: Evaluation) -> pa.Table:
-    judged, verdicts = whole.judged, whole.verdicts
-    parts = parts_of(judged)
+def _ground_truths_table(evaluation: Evaluation) -> pa.Table:
+    judged, verdicts = evaluation.data, evaluation.error_analysis
+    parts = part_indices(judged)
     columns: dict[str, Any] = {
         "box_id": judged.box_ids,
-        "image_id": judged.images["image_id"].combine_chunks().take(pa.array(judged.truths.images)),
-        "label": pa.array(["", *judged.classes]).take(pa.array(judged.truths.labels)),
-        "ignore": ~_counted(judged),
-        "found": verdicts.found,
-        "chosen": _counted(judged) & ~verdicts.missed(whole.choice[1]),
+        "image_id": judged.images["image_id"].combine_chunks().take(pa.array(judged.ground_truths.images)),
+        "label": pa.array(["", *judged.classes]).take(pa.array(judged.ground_truths.labels)),
+        "ignore": ~_counted_mask(judged),
+        "detected": verdicts.detected,
+        "selected": _counted_mask(judged) & ~verdicts.missed(evaluation.selection[1]),
         **{kind: pa.array(["", *names]).take(pa.array(1 + parts[kind])) for kind, names in PARTS.items()},
-        **{name: judged.truths.boxes[:, axis].astype(np.float32) for axis, name in enumerate(COORDINATES)},
+        **{name: judged.ground_truths.boxes[:, axis].astype(np.float32) for axis, name in enumerate(COORDINATES)},
     }
-    return pa.Table.from_pydict(columns, schema=SCHEMAS["truths"])
+    return pa.Table.from_pydict(columns, schema=SCHEMAS["ground_truths"])
 
 
-def _curve_rows(whole: Evaluation) -> list[dict[str, Any]]:
+def _curve_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     rows = []
-    for split, part in whole.parts.items():
-        found = curves(part.verdicts.matches, 0.5)
-        for label, curve in zip(part.judged.classes, found[1:], strict=True):
+    for split, part in evaluation.by_split.items():
+        found = curves(part.error_analysis.matches, 0.5)
+        for label, curve in zip(part.data.classes, found[1:], strict=True):
             if curve.positives and len(curve.hits):
-                places = np.unique(np.linspace(0, len(curve.hits) - 1, POINTS).round().astype(int))
+                places = np.unique(np.linspace(0, len(curve.hits) - 1, MAX_CURVE_POINTS).round().astype(int))
                 precision, recall = curve.precision[places], curve.recall[places]
                 f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
                 columns = zip(curve.scores[places].tolist(), precision, recall, f1, strict=True)
@@ -169,53 +175,59 @@ def _curve_rows(whole: Evaluation) -> list[dict[str, Any]]:
     return rows
 
 
-def _diagnosis_rows(whole: Evaluation) -> list[dict[str, Any]]:
+def _error_breakdown_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for split, part in whole.parts.items():
-        verdicts = part.verdicts
-        _, chosen = read_all(part.judged, whole.point)
-        counts, price, positives = verdicts.counts(chosen), costs(verdicts), part.judged.truths.positives()
-        missed = np.bincount(
-            part.judged.truths.labels[verdicts.missed(chosen)].astype(np.int64), minlength=len(positives)
+    for split, part in evaluation.by_split.items():
+        verdicts = part.error_analysis
+        _, chosen = apply_operating_point(part.data, evaluation.operating_point)
+        counts, price, positives = (
+            verdicts.counts(chosen),
+            ap_gain_if_fixed(verdicts),
+            part.data.ground_truths.positives(),
         )
-        for number, label in enumerate(part.judged.classes, start=1):
-            shown = sum(int(counts[kind][number]) for kind in CHOSEN_KINDS)
-            for kind in (*CHOSEN_KINDS, "missed"):
+        missed = np.bincount(
+            part.data.ground_truths.labels[verdicts.missed(chosen)].astype(np.int64), minlength=len(positives)
+        )
+        for number, label in enumerate(part.data.classes, start=1):
+            shown = sum(int(counts[kind][number]) for kind in COUNTED_OUTCOMES)
+            for kind in (*COUNTED_OUTCOMES, "missed"):
                 count = int(missed[number] if kind == "missed" else counts[kind][number])
                 of = int(positives[number]) if kind == "missed" else shown
-                cost = float(price[kind][number]) if kind in ERRORS else None
+                cost = float(price[kind][number]) if kind in ERROR_KINDS else None
                 cost = None if cost is None or np.isnan(cost) else cost
-                own = {"count": count, "share": count / max(of, 1), "cost": cost}
+                own = {"count": count, "share": count / max(of, 1), "ap_gain": cost}
                 rows.append({"split": split, "label": label, "kind": kind, **own})
     return rows
 
 
-def _counting_rows(whole: Evaluation) -> list[dict[str, Any]]:
+def _count_error_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Return how far numbers of objects are off in a photo: chosen by photo, by one threshold, and the difference."""
     rows: list[dict[str, Any]] = []
-    for split, part in whole.parts.items():
-        judged, errors = part.judged, counting_errors(part.judged, part.verdicts, whole.point)
+    for split, part in evaluation.by_split.items():
+        judged, errors = part.data, count_errors(part.data, part.error_analysis, evaluation.operating_point)
         for label, (ours, theirs) in errors.items():
             head = {"split": split, "dataset": ALL, "label": label, "part": ALL}
-            figures = {"count_error_chosen": ours, "count_error_threshold": theirs, "count_error_gain": theirs - ours}
-            positives = judged.truths.positives()
+            figures = {"count_error_selected": ours, "count_error_threshold": theirs, "count_error_gain": theirs - ours}
+            positives = judged.ground_truths.positives()
             number = int(positives[1 + judged.classes.index(label)] if label else positives.sum())
             for protocol, every in figures.items():
                 values = every[~np.isnan(every)]
                 if not len(values):
                     continue
-                low, high = _mean_interval(values, whole.resamples)
+                low, high = _mean_interval(values, evaluation.bootstrap_samples)
                 row = {"protocol": protocol, "value": float(values.mean()), "low": low, "high": high}
                 rows.append({**head, **row, "positives": number, "images": len(values)})
     return rows
 
 
-def _mean_interval(values: Any, resamples: int) -> tuple[float | None, float | None]:
-    if not resamples or not len(values):
+def _mean_interval(values: Any, bootstrap_samples: int) -> tuple[float | None, float | None]:
+    if not bootstrap_samples or not len(values):
         return None, None
-    return interval(drawings(len(values), resamples).astype(np.float64) @ values / len(values))
+    return percentile_interval(
+        bootstrap_counts(len(values), bootstrap_samples).astype(np.float64) @ values / len(values)
+    )
 
 
-def _counted(judged: Judged) -> Any:
-    ignore = judged.truths.ignore
-    return np.ones(len(judged.truths), np.bool_) if ignore is None else ~ignore
+def _counted_mask(data: EvaluationData) -> Any:
+    ignore = data.ground_truths.ignore
+    return np.ones(len(data.ground_truths), np.bool_) if ignore is None else ~ignore

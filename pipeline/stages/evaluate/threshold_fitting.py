@@ -14,134 +14,134 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.models.operating_point import ClassPoint, OperatingPoint, rounded
-from pipeline.stages.evaluate.data import Judged
-from pipeline.stages.evaluate.error_analysis import CORRECT, IGNORED, Verdicts
+from pipeline.models.operating_point import ClassPoint, OperatingPoint, round_half_up
+from pipeline.stages.evaluate.data import EvaluationData
+from pipeline.stages.evaluate.error_analysis import CORRECT, IGNORED, ErrorAnalysis
 
-__all__ = ["Seen", "counting_errors", "expected", "fit", "numbers_true"]
+__all__ = ["ClassDetections", "count_errors", "count_ground_truths", "expected_counts", "fit_operating_point"]
 
 FOLDS: Final = 5
-MOST_PHOTOS: Final = 3000  # more would tell no more of two dozen numbers
+MAX_PHOTOS: Final = 3000  # more would tell no more of two dozen numbers
 KNOTS: Final = 24  # scores between which what they are worth goes straight
-EACH: Final = 0.3  # what it weighs that a detection is right, beside that the number of a photo is
-WHOLE: Final = 2.0  # what it weighs that the number of all photos together is right
-ROUNDS: Final = 6  # of least squares, each with the weights that make it one of absolute errors
-FIRM: Final = 1e4  # what it weighs that nothing is worth more than 1
+DETECTION_WEIGHT: Final = 0.3  # what it weighs that a detection is right, beside that the number of a photo is
+TOTAL_WEIGHT: Final = 2.0  # what it weighs that the number of all photos together is right
+IRLS_ITERATIONS: Final = 6  # of least squares, each with the weights that make it one of absolute errors
+CONSTRAINT_WEIGHT: Final = 1e4  # what it weighs that nothing is worth more than 1
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 
-def fit(judged: Judged, verdicts: Verdicts, model: str, split: str) -> OperatingPoint:
+def fit_operating_point(data: EvaluationData, analysis: ErrorAnalysis, model: str, split: str) -> OperatingPoint:
     """Return the operating point of a model that found in these photos; of the classes that have something to find."""
-    classes, true = {}, numbers_true(judged)
-    for number, name in enumerate(judged.classes, start=1):
-        own = Seen.of(judged, verdicts, number)
+    classes, true = {}, count_ground_truths(data)
+    for number, name in enumerate(data.classes, start=1):
+        own = ClassDetections.from_data(data, analysis, number)
         if own.hits.any():
-            classes[name] = _class_point(own, true[own.shown, number])
-    return OperatingPoint(model, len(judged.images), split, classes)
+            classes[name] = _fit_class(own, true[own.labelled_photos, number])
+    return OperatingPoint(model, len(data.images), split, classes)
 
 
 @dataclass(frozen=True)
-class Seen:
+class ClassDetections:
     """One class's detections that count, best first, in the photos whose annotation shows the class.
 
     Attributes:
-        shown: (B,) true for those photos.
+        labelled_photos: (B,) true for those photos.
         images: (K,) their number among those photos.
         scores: (K,) falling.
         hits: (K,) true where one is right.
-        missed: how many objects nothing is right about.
+        num_missed: how many objects nothing is right about.
     """
 
-    shown: Bools
+    labelled_photos: Bools
     images: Ints
     scores: Floats
     hits: Bools
-    missed: int
+    num_missed: int
 
     @classmethod
-    def of(cls, judged: Judged, verdicts: Verdicts, number: int) -> Seen:
+    def from_data(cls, data: EvaluationData, analysis: ErrorAnalysis, number: int) -> ClassDetections:
         """Return the detections of a label."""
-        found, order = judged.detections, verdicts.matches.order
-        labelled = judged.truths.labelled
-        shown = np.ones(len(judged.images), np.bool_) if labelled is None else labelled[:, number]
-        rows = order[(found.labels[order] == number) & (verdicts.kinds[order] != IGNORED)]
+        found, order = data.detections, analysis.matches.order
+        labelled = data.ground_truths.labelled
+        shown = np.ones(len(data.images), np.bool_) if labelled is None else labelled[:, number]
+        rows = order[(found.labels[order] == number) & (analysis.outcomes[order] != IGNORED)]
         places = np.cumsum(shown) - 1
-        missed = int((verdicts.missed() & (judged.truths.labels == number)).sum())
+        missed = int((analysis.missed() & (data.ground_truths.labels == number)).sum())
         scores = found.scores[rows].astype(np.float64)
-        return cls(shown, places[found.images[rows]], scores, verdicts.kinds[rows] == CORRECT, missed)
+        return cls(shown, places[found.images[rows]], scores, analysis.outcomes[rows] == CORRECT, missed)
 
     @property
-    def photos(self) -> int:
+    def num_photos(self) -> int:
         """How many photos show the class."""
-        return int(self.shown.sum())
+        return int(self.labelled_photos.sum())
 
-    def of_photos(self, wanted: Bools) -> Seen:
+    def select_photos(self, mask: Bools) -> ClassDetections:
         """Return the detections of some of the photos that show the class, numbered anew."""
-        rows, numbers = wanted[self.images], np.cumsum(wanted) - 1
-        shown = np.ones(int(wanted.sum()), np.bool_)
-        return Seen(shown, numbers[self.images[rows]], self.scores[rows], self.hits[rows], 0)
+        rows, numbers = mask[self.images], np.cumsum(mask) - 1
+        shown = np.ones(int(mask.sum()), np.bool_)
+        return ClassDetections(shown, numbers[self.images[rows]], self.scores[rows], self.hits[rows], 0)
 
-    def numbers_above(self, thresholds: Floats) -> Ints:
+    def counts_above(self, thresholds: Floats) -> Ints:
         """Return (T, B) how many detections each photo has from each threshold on."""
         return np.stack(
-            [np.bincount(self.images[self.scores >= least], minlength=self.photos) for least in thresholds.tolist()]
+            [np.bincount(self.images[self.scores >= least], minlength=self.num_photos) for least in thresholds.tolist()]
         )
 
 
-def _class_point(seen: Seen, true: Ints) -> ClassPoint:
-    hits = np.cumsum(seen.hits)
-    positives = int(hits[-1]) + seen.missed
+def _fit_class(detections: ClassDetections, true_counts: Ints) -> ClassPoint:
+    hits = np.cumsum(detections.hits)
+    positives = int(hits[-1]) + detections.num_missed
     f1 = 2 * hits / (np.arange(1, len(hits) + 1) + positives)
-    last = np.append(seen.scores[1:] < seen.scores[:-1], True)  # a threshold takes all of the same score
+    last = np.append(detections.scores[1:] < detections.scores[:-1], True)  # a threshold takes all of the same score
     best = int(np.flatnonzero(last)[np.argmax(f1[last])])
-    some = np.arange(len(true)) % -(-len(true) // MOST_PHOTOS) == 0
+    some = np.arange(len(true_counts)) % -(-len(true_counts) // MAX_PHOTOS) == 0
     return ClassPoint(
-        threshold=float(seen.scores[best]),
+        threshold=float(detections.scores[best]),
         precision=round(float(hits[best] / (best + 1)), 4),
         recall=round(float(hits[best] / positives), 4),
         f1=round(float(f1[best]), 4),
-        **_counting(seen.of_photos(some), true[some]),
+        **_fit_counts(detections.select_photos(some), true_counts[some]),
     )
 
 
-def _counting(seen: Seen, true: Ints) -> dict[str, Any]:
+def _fit_counts(detections: ClassDetections, true_counts: Ints) -> dict[str, Any]:
     """Return what of a class's point is fitted to the numbers of objects."""
-    scores, probabilities = _calibrated(seen, true)
+    scores, probabilities = _fit_calibration(detections, true_counts)
     return {
-        "counting": _counting_threshold(seen, true),
-        "by_number": _by_number(seen, true),
+        "count_threshold": _fit_count_threshold(detections, true_counts),
+        "use_count_calibration": _count_based_wins(detections, true_counts),
         "scores": tuple(float(score) for score in scores),
         "probabilities": tuple(float(value) for value in probabilities),
     }
 
 
-def _by_number(seen: Seen, true: Ints) -> bool:
+def _count_based_wins(detections: ClassDetections, true_counts: Ints) -> bool:
     """Return whether sums come nearer to the numbers of photos that they were not fitted to than a threshold does."""
     ours = theirs = 0.0
     for fold in range(FOLDS):
-        kept = np.arange(len(true)) % FOLDS == fold
-        fitted, other = seen.of_photos(~kept), seen.of_photos(kept)
+        kept = np.arange(len(true_counts)) % FOLDS == fold
+        fitted, other = detections.select_photos(~kept), detections.select_photos(kept)
         if not fitted.hits.any():
             continue
-        worth = np.interp(other.scores, *_calibrated(fitted, true[~kept]))
-        number = rounded(np.bincount(other.images, worth, minlength=other.photos))
-        above = other.numbers_above(np.array([_counting_threshold(fitted, true[~kept])]))[0]
-        ours += float(np.abs(number - true[kept]).sum())
-        theirs += float(np.abs(above - true[kept]).sum())
+        worth = np.interp(other.scores, *_fit_calibration(fitted, true_counts[~kept]))
+        number = round_half_up(np.bincount(other.images, worth, minlength=other.num_photos))
+        above = other.counts_above(np.array([_fit_count_threshold(fitted, true_counts[~kept])]))[0]
+        ours += float(np.abs(number - true_counts[kept]).sum())
+        theirs += float(np.abs(above - true_counts[kept]).sum())
     return ours <= theirs
 
 
-def _counting_threshold(seen: Seen, true: Ints) -> float:
+def _fit_count_threshold(detections: ClassDetections, true_counts: Ints) -> float:
     """Return the score from which on the mean absolute error of the number of detections is least."""
-    tried = np.unique(np.quantile(seen.scores, np.linspace(0, 1, 201), method="lower"))
-    errors = np.abs(seen.numbers_above(tried) - true).mean(axis=1)
+    tried = np.unique(np.quantile(detections.scores, np.linspace(0, 1, 201), method="lower"))
+    errors = np.abs(detections.counts_above(tried) - true_counts).mean(axis=1)
     return float(tried[np.argmin(errors)])
 
 
-def _calibrated(seen: Seen, true: Ints) -> tuple[Floats, Floats]:
+def _fit_calibration(detections: ClassDetections, true_counts: Ints) -> tuple[Floats, Floats]:
     """Return rising scores and what they are worth, from 0 to 1, rising too.
 
     The worth of a score is a sum of steps of at least 0, one at each knot, and of all together at most 1. They are
@@ -150,67 +150,76 @@ def _calibrated(seen: Seen, true: Ints) -> tuple[Floats, Floats]:
     """
     from scipy.optimize import nnls
 
-    knots = np.unique(np.quantile(seen.scores, np.linspace(0, 1, KNOTS + 1)[:-1], method="lower"))
-    bins = np.searchsorted(knots, seen.scores, side="right") - 1
+    knots = np.unique(np.quantile(detections.scores, np.linspace(0, 1, KNOTS + 1)[:-1], method="lower"))
+    bins = np.searchsorted(knots, detections.scores, side="right") - 1
     sizes = np.bincount(bins, minlength=len(knots)).astype(np.float64)
-    right = np.bincount(bins[seen.hits], minlength=len(knots))
-    each = EACH * np.tril(np.ones((len(knots), len(knots)))) * np.sqrt(sizes)[:, None]
-    rate = EACH * np.divide(right, np.sqrt(sizes), out=np.zeros(len(knots)), where=sizes > 0)
-    numbers, weights = seen.numbers_above(knots).T.astype(np.float64), np.ones(len(true))
-    whole = WHOLE / np.sqrt(len(true))
-    fixed = np.concatenate([whole * numbers.sum(axis=0, keepdims=True), each, np.full((1, len(knots)), FIRM)])
-    slack = np.append(np.zeros(len(true) + len(fixed) - 1), FIRM)[:, None]  # what is left of 1 above the highest score
-    for _ in range(ROUNDS):
+    right = np.bincount(bins[detections.hits], minlength=len(knots))
+    each = DETECTION_WEIGHT * np.tril(np.ones((len(knots), len(knots)))) * np.sqrt(sizes)[:, None]
+    rate = DETECTION_WEIGHT * np.divide(right, np.sqrt(sizes), out=np.zeros(len(knots)), where=sizes > 0)
+    numbers, weights = detections.counts_above(knots).T.astype(np.float64), np.ones(len(true_counts))
+    whole = TOTAL_WEIGHT / np.sqrt(len(true_counts))
+    fixed = np.concatenate(
+        [whole * numbers.sum(axis=0, keepdims=True), each, np.full((1, len(knots)), CONSTRAINT_WEIGHT)]
+    )
+    slack = np.append(np.zeros(len(true_counts) + len(fixed) - 1), CONSTRAINT_WEIGHT)[
+        :, None
+    ]  # what is left of 1 above the highest score
+    for _ in range(IRLS_ITERATIONS):
         heavy = np.sqrt(weights / weights.mean())
         wanted = np.hstack([np.concatenate([numbers * heavy[:, None], fixed]), slack])
-        steps = nnls(wanted, np.concatenate([true * heavy, [whole * true.sum()], rate, [FIRM]]))[0][:-1]
-        weights = 1 / np.maximum(np.abs(numbers @ steps - true), 1.0)
-    middles = np.bincount(bins, seen.scores, minlength=len(knots)) / np.maximum(sizes, 1)
+        steps = nnls(
+            wanted, np.concatenate([true_counts * heavy, [whole * true_counts.sum()], rate, [CONSTRAINT_WEIGHT]])
+        )[0][:-1]
+        weights = 1 / np.maximum(np.abs(numbers @ steps - true_counts), 1.0)
+    middles = np.bincount(bins, detections.scores, minlength=len(knots)) / np.maximum(sizes, 1)
     return middles, np.minimum(np.cumsum(steps), 1.0)
 
 
-def expected(point: ClassPoint, seen: Seen) -> Floats:
+def expected_counts(point: ClassPoint, detections: ClassDetections) -> Floats:
     """Return (B,) how many objects of a class to expect in each photo."""
-    return np.bincount(seen.images, point.probability(seen.scores), minlength=seen.photos).astype(np.float64)
+    return np.bincount(detections.images, point.probability(detections.scores), minlength=detections.num_photos).astype(
+        np.float64
+    )
 
 
-def numbers_true(judged: Judged) -> Ints:
+def count_ground_truths(data: EvaluationData) -> Ints:
     """Return (B, C) how many objects each photo has of each label."""
-    truths = judged.truths
+    truths = data.ground_truths
     counted = np.ones(len(truths), np.bool_) if truths.ignore is None else ~truths.ignore
     keys = truths.images[counted] * truths.classes + truths.labels[counted]
-    numbers = np.bincount(keys.astype(np.int64), minlength=len(judged.images) * truths.classes)
+    numbers = np.bincount(keys.astype(np.int64), minlength=len(data.images) * truths.classes)
     return numbers.reshape(-1, truths.classes)
 
 
-def counting_errors(judged: Judged, verdicts: Verdicts, point: OperatingPoint) -> dict[str, tuple[Floats, ...]]:
+def count_errors(data: EvaluationData, analysis: ErrorAnalysis, point: OperatingPoint) -> dict[str, tuple[Floats, ...]]:
     """Return by class how far off the numbers of chosen detections are in each photo (B,): ours, and a threshold's.
 
     NaN where a photo's annotation does not show the class; under "" the mean over the classes.
     """
     errors: dict[str, tuple[Floats, ...]] = {}
-    true = numbers_true(judged)
-    for number, name in enumerate(judged.classes, start=1):
+    true = count_ground_truths(data)
+    for number, name in enumerate(data.classes, start=1):
         if (own := point.classes.get(name)) is not None:
-            seen = Seen.of(judged, verdicts, number)
-            theirs = seen.numbers_above(np.array([own.counting]))[0]
-            there = np.bincount(seen.images, minlength=seen.photos)
-            ours = np.minimum(rounded(expected(own, seen)), there) if own.by_number else theirs
+            seen = ClassDetections.from_data(data, analysis, number)
+            theirs = seen.counts_above(np.array([own.count_threshold]))[0]
+            there = np.bincount(seen.images, minlength=seen.num_photos)
+            ours = np.minimum(round_half_up(expected_counts(own, seen)), there) if own.use_count_calibration else theirs
             errors[name] = tuple(
-                _spread(np.abs(each - true[seen.shown, number]), seen.shown) for each in (ours, theirs)
+                _scatter(np.abs(each - true[seen.labelled_photos, number]), seen.labelled_photos)
+                for each in (ours, theirs)
             )
     if errors:
-        errors[""] = tuple(_mean([pair[which] for pair in errors.values()]) for which in (0, 1))
+        errors[""] = tuple(_nan_mean([pair[which] for pair in errors.values()]) for which in (0, 1))
     return errors
 
 
-def _spread(values: npt.NDArray[Any], shown: Bools) -> Floats:
+def _scatter(values: npt.NDArray[Any], labelled_photos: Bools) -> Floats:
     """Return the values of some photos in their places among all."""
-    spread = np.full(len(shown), np.nan)
-    spread[shown] = values
+    spread = np.full(len(labelled_photos), np.nan)
+    spread[labelled_photos] = values
     return spread
 
 
-def _mean(parts: Sequence[Floats]) -> Floats:
-    known = ~np.isnan(parts)
-    return np.where(known.any(axis=0), np.nansum(parts, axis=0) / np.maximum(known.sum(axis=0), 1), np.nan)
+def _nan_mean(values: Sequence[Floats]) -> Floats:
+    known = ~np.isnan(values)
+    return np.where(known.any(axis=0), np.nansum(values, axis=0) / np.maximum(known.sum(axis=0), 1), np.nan)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-__all__ = ["Agreement", "agreement", "boxes_by_image", "iou_xyxy"]
+__all__ = ["Agreement", "boxes_by_image", "iou_xyxy", "measure_agreement"]
 
 Boxes = npt.NDArray[np.float64]
 
@@ -18,29 +18,29 @@ Boxes = npt.NDArray[np.float64]
 class Agreement:
     """Counts over all images: boxes found, true boxes, and pairs of them at each IoU threshold."""
 
-    found: int
-    true: int
-    matched: dict[float, int]
+    num_detections: int
+    num_ground_truths: int
+    num_matches: dict[float, int]
 
     def recall(self, threshold: float) -> float:
         """Return the share of the true boxes that were found."""
-        return self.matched[threshold] / max(self.true, 1)
+        return self.num_matches[threshold] / max(self.num_ground_truths, 1)
 
     def precision(self, threshold: float) -> float:
         """Return the share of the found boxes that are true."""
-        return self.matched[threshold] / max(self.found, 1)
+        return self.num_matches[threshold] / max(self.num_detections, 1)
 
 
-def agreement(
-    found: Mapping[str, Boxes], true: Mapping[str, Boxes], thresholds: tuple[float, ...] = (0.5, 0.75)
+def measure_agreement(
+    detections: Mapping[str, Boxes], ground_truths: Mapping[str, Boxes], thresholds: tuple[float, ...] = (0.5, 0.75)
 ) -> Agreement:
     """Return how boxes agree image by image; each box is paired once at most, the best overlaps first."""
     matched = dict.fromkeys(thresholds, 0)
-    for image in found.keys() & true.keys():
-        overlaps = iou_xyxy(found[image], true[image])
+    for image in detections.keys() & ground_truths.keys():
+        overlaps = iou_xyxy(detections[image], ground_truths[image])
         for threshold in thresholds:
-            matched[threshold] += _pairs(overlaps, threshold)
-    return Agreement(sum(map(len, found.values())), sum(map(len, true.values())), matched)
+            matched[threshold] += _count_matches(overlaps, threshold)
+    return Agreement(sum(map(len, detections.values())), sum(map(len, ground_truths.values())), matched)
 
 
 def boxes_by_image(boxes: pa.Table, label: str) -> dict[str, Boxes]:
@@ -65,7 +65,7 @@ def iou_xyxy(first: Boxes, second: Boxes) -> Boxes:
     return overlaps
 
 
-def _pairs(overlaps: Boxes, threshold: float) -> int:
+def _count_matches(overlaps: Boxes, threshold: float) -> int:
     overlaps, count = overlaps.copy(), 0
     while overlaps.size and overlaps.max() >= threshold:
         row, column = np.unravel_index(overlaps.argmax(), overlaps.shape)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from pipeline.imaging.run_length import Ints, Runs
+from pipeline.imaging.run_length import Ints, RunLengthEncoding
 
 __all__ = ["Regions", "bridge_gaps", "find_regions"]
 
@@ -28,12 +28,12 @@ class Regions:
     areas: Ints
 
 
-def find_regions(runs: Runs) -> Regions:
+def find_regions(runs: RunLengthEncoding) -> Regions:
     """Return the 8-connected regions of equal value; leave out what is not asked for with `Runs.select` before."""
     count = len(runs.values)
     if count == 0:
         return Regions(runs.values, np.zeros((0, 4), np.int64), np.zeros(0, np.int64))
-    above, below = _touching(runs)
+    above, below = _touching_pairs(runs)
     links = coo_array((np.ones(len(above), np.int8), (above, below)), shape=(count, count))
     _, labels = connected_components(links.tocsr(), directed=False)
     order = np.argsort(labels, kind="stable")
@@ -48,7 +48,7 @@ def find_regions(runs: Runs) -> Regions:
     return Regions(runs.values[first][reading], xyxy[reading], areas[reading])
 
 
-def _touching(runs: Runs) -> tuple[Ints, Ints]:
+def _touching_pairs(runs: RunLengthEncoding) -> tuple[Ints, Ints]:
     """Return the pairs of runs of equal value that touch, corners included: in the next row, or end to end in one."""
     stride = runs.width + 2
     starts, stops = runs.rows * stride + runs.starts, runs.rows * stride + runs.stops
@@ -65,8 +65,10 @@ def _touching(runs: Runs) -> tuple[Ints, Ints]:
     return above[equal], below[equal]
 
 
-def bridge_gaps(values: npt.NDArray[Any], runs: Runs, occluder: npt.NDArray[np.bool_], most: int) -> npt.NDArray[Any]:
-    """Return the values with short gaps closed: occluder runs of at most `most` pixels between two runs of one value.
+def bridge_gaps(
+    values: npt.NDArray[Any], runs: RunLengthEncoding, occluder: npt.NDArray[np.bool_], max_gap: int
+) -> npt.NDArray[Any]:
+    """Return the values with short gaps closed: occluder runs of at most `max_gap` pixels between two runs of one value.
 
     Values below 0 are of no interest and never closed. What stands in front of a building (a trunk, a lamp post, a
     car) parts it left from right; the run-wise rule closes that and never joins what is apart without an occluder.
@@ -77,7 +79,7 @@ def bridge_gaps(values: npt.NDArray[Any], runs: Runs, occluder: npt.NDArray[np.b
     left, right = kept[:-1], kept[1:]
     same = (values[left] == values[right]) & (values[left] >= 0)
     same &= (runs.rows[left] == runs.rows[right]) & (right > left + 1)
-    short = runs.starts[right] - runs.stops[left] <= most
+    short = runs.starts[right] - runs.stops[left] <= max_gap
     closed = values.copy()
     for before, after in zip(left[same & short], right[same & short], strict=True):
         closed[before + 1 : after] = values[before]

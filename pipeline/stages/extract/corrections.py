@@ -1,6 +1,6 @@
 """Labels that a person found to be wrong: their boxes are ignored, in training and in judging.
 
-The file is WORK/corrections.csv, in force as long as it is there: a copy of `suspects.csv` of `evaluate` less the rows
+The file is WORK/corrections.csv, in force as long as it is there: a copy of `suspicious_labels.csv` of `evaluate` less the rows
 that are no faults, or any CSV with image_id, label, xmin, ymin, xmax, ymax. Where a row's box is one of the label's,
 that one is ignored; where it is none, there is one to ignore now. So there is for `found_label`, if that is another.
 """
@@ -21,11 +21,11 @@ from pipeline.config import read_text
 from pipeline.errors import UsageError
 from pipeline.storage.schemas import COORDINATES
 
-__all__ = ["CORRECTIONS", "Correction", "check_corrections", "corrected", "read_corrections"]
+__all__ = ["CORRECTIONS_FILE", "Correction", "apply_corrections", "check_corrections", "read_corrections"]
 
-CORRECTIONS: Final = "corrections.csv"
-SAME: Final = 0.9  # IoU from which on a correction's box is the label's own: it went through text
-NAMES: Final = ("image_id", "label", *COORDINATES)
+CORRECTIONS_FILE: Final = "corrections.csv"
+SAME_BOX_IOU: Final = 0.9  # IoU from which on a correction's box is the label's own: it went through text
+REQUIRED_COLUMNS: Final = ("image_id", "label", *COORDINATES)
 
 Correction = Mapping[str, Any]
 
@@ -34,11 +34,11 @@ def read_corrections(path: Path) -> dict[str, list[Correction]]:
     """Return the corrections of a file by image."""
     found: dict[str, list[Correction]] = {}
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
-    if absent := [name for name in NAMES if name not in (reader.fieldnames or ())]:
-        raise UsageError(f"{path} has no column {absent[0]}; corrections have {', '.join(NAMES)}.")
+    if absent := [name for name in REQUIRED_COLUMNS if name not in (reader.fieldnames or ())]:
+        raise UsageError(f"{path} has no column {absent[0]}; corrections have {', '.join(REQUIRED_COLUMNS)}.")
     try:
         for row in reader:
-            found.setdefault(row["image_id"], []).extend(_corrections(path, reader.line_num, row))
+            found.setdefault(row["image_id"], []).extend(_parse_corrections(path, reader.line_num, row))
     except csv.Error as error:
         raise UsageError(f"{path}: line {reader.line_num} cannot be read ({error}); mend it.") from None
     return found
@@ -51,14 +51,14 @@ def check_corrections(
     for name in sorted(corrections.keys() & images.keys()):
         image = images[name]
         for one in corrections[name]:
-            if one["label"] not in image["labelled"]:
-                told = ", ".join(image["labelled"])
+            if one["label"] not in image["labelled_classes"]:
+                told = ", ".join(image["labelled_classes"])
                 raise UsageError(f"{path}: {name} has no label {one['label']!r}, it has {told}; mend that row.")
             if one["xmin"] >= image["width"] or one["ymin"] >= image["height"] or min(one["xmax"], one["ymax"]) <= 0:
                 raise UsageError(f"{path}: a box of {name} lies outside its {image['width']}x{image['height']} pixels.")
 
 
-def _corrections(path: Path, line: int, row: Mapping[str, str]) -> list[Correction]:
+def _parse_corrections(path: Path, line: int, row: Mapping[str, str]) -> list[Correction]:
     """Return what a row says: of its label, and of what was found in its place."""
     try:
         box = {name: float(row[name]) for name in COORDINATES}
@@ -66,32 +66,34 @@ def _corrections(path: Path, line: int, row: Mapping[str, str]) -> list[Correcti
         raise UsageError(f"{path}: line {line} has a coordinate that is no number; mend it or take it out.") from None
     if not all(map(math.isfinite, box.values())) or box["xmin"] >= box["xmax"] or box["ymin"] >= box["ymax"]:
         raise UsageError(f"{path}: line {line} has a box without area; mend it or take it out.")
-    return [{"label": label, **box} for label in dict.fromkeys((row["label"], row.get("found_label") or row["label"]))]
+    return [
+        {"label": label, **box} for label in dict.fromkeys((row["label"], row.get("detected_label") or row["label"]))
+    ]
 
 
-def corrected(boxes: pa.Table, row: Mapping[str, Any], corrections: Sequence[Correction]) -> pa.Table:
+def apply_corrections(boxes: pa.Table, row: Mapping[str, Any], corrections: Sequence[Correction]) -> pa.Table:
     """Return the `boxes` rows of an image with its corrections."""
     if not corrections:
         return boxes
     rows = boxes.to_pylist()
     for one in corrections:
         own = max((box for box in rows if box["label"] == one["label"]), key=lambda box: _iou(box, one), default=None)
-        if own is not None and _iou(own, one) >= SAME:
+        if own is not None and _iou(own, one) >= SAME_BOX_IOU:
             own["ignore"] = True
         else:
             rows.append(_new_box(row, one, len(rows)))
     return pa.Table.from_pylist(rows, schema=boxes.schema)
 
 
-def _new_box(row: Mapping[str, Any], one: Correction, rank: int) -> dict[str, Any]:
+def _new_box(row: Mapping[str, Any], correction: Correction, rank: int) -> dict[str, Any]:
     limits = {"xmin": row["width"], "xmax": row["width"], "ymin": row["height"], "ymax": row["height"]}
-    box = {name: min(max(float(np.float32(one[name])), 0.0), float(limits[name])) for name in COORDINATES}
+    box = {name: min(max(float(np.float32(correction[name])), 0.0), float(limits[name])) for name in COORDINATES}
     truncated = box["xmin"] <= 0 or box["ymin"] <= 0 or box["xmax"] >= row["width"] or box["ymax"] >= row["height"]
     flags = {"truncated": truncated, "difficult": False, "ignore": True, "area_px": None, "suspect": None}
     return {
         "box_id": f"{row['image_id']}#{rank}",
         "image_id": row["image_id"],
-        "label": one["label"],
+        "label": correction["label"],
         **box,
         **flags,
         "source": "correction",
@@ -99,9 +101,9 @@ def _new_box(row: Mapping[str, Any], one: Correction, rank: int) -> dict[str, An
     }
 
 
-def _iou(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    width = min(one["xmax"], other["xmax"]) - max(one["xmin"], other["xmin"])
-    height = min(one["ymax"], other["ymax"]) - max(one["ymin"], other["ymin"])
+def _iou(first: Mapping[str, Any], second: Mapping[str, Any]) -> float:
+    width = min(first["xmax"], second["xmax"]) - max(first["xmin"], second["xmin"])
+    height = min(first["ymax"], second["ymax"]) - max(first["ymin"], second["ymin"])
     both = max(width, 0) * max(height, 0)
-    areas = sum((box["xmax"] - box["xmin"]) * (box["ymax"] - box["ymin"]) for box in (one, other))
+    areas = sum((box["xmax"] - box["xmin"]) * (box["ymax"] - box["ymin"]) for box in (first, second))
     return float(both / max(areas - both, 1e-9))

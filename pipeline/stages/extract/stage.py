@@ -17,14 +17,20 @@ import pyarrow as pa
 from pydantic import Field
 
 from pipeline.config import Settings
-from pipeline.datasets.annotations import LabelRuns, annotation_bytes, read_annotation
+from pipeline.datasets.annotations import RunLengthMask, annotation_bytes, read_annotation
 from pipeline.datasets.card import Card
 from pipeline.errors import StaleInputError
-from pipeline.execution.runner import Context, Outcome, Plan, Stage, run_stage
-from pipeline.execution.sharding import rows_of, shards_of, work_rows
+from pipeline.execution.runner import Context, Outcome, Stage, StagePlan, run_stage
+from pipeline.execution.sharding import make_shards, process_rows, row_counter
 from pipeline.imaging.drawing import draw_samples
-from pipeline.stages.extract.corrections import CORRECTIONS, check_corrections, corrected, read_corrections
-from pipeline.stages.extract.recipes import Objects, components_recipe, epfl_recipe, mark_suspects, true_objects
+from pipeline.stages.extract.corrections import CORRECTIONS_FILE, apply_corrections, check_corrections, read_corrections
+from pipeline.stages.extract.recipes import (
+    ExtractedObjects,
+    annotated_objects,
+    components_recipe,
+    epfl_recipe,
+    flag_suspicious,
+)
 from pipeline.stages.extract.upstream import index_digest, read_cards
 from pipeline.storage.files import json_digest
 from pipeline.storage.lock import locked
@@ -34,9 +40,9 @@ from pipeline.storage.stage_folder import StageFolder
 
 __all__ = ["STAGE", "ExtractConfig", "run"]
 
-STAGE = Stage("extract", algorithm=2, rows_out=rows_of("extracts"), primary="boxes")
+STAGE = Stage("extract", algorithm=2, rows_out=row_counter("extraction_log"), primary="boxes")
 # Of an `images` row, what decides the boxes; where the photo lies and when it was touched does not.
-DECISIVE = ("image_id", "width", "height", "orientation", "annotation_sha256")
+CACHE_KEY_COLUMNS = ("image_id", "width", "height", "orientation", "annotation_sha256")
 
 
 class ExtractConfig(Settings):
@@ -45,25 +51,27 @@ class ExtractConfig(Settings):
     Attributes:
         recipe: components, or the report's own.
         bridge: join what an occluder parts, across gaps up to this share of the width.
-        drawings: drawn photos a dataset.
+        previews: drawn photos a dataset.
     """
 
     recipe: Literal["components", "epfl"] = "components"
     bridge: float = Field(default=0.0, ge=0.0, le=1.0)
-    drawings: int = Field(default=12, ge=0)
+    previews: int = Field(default=12, ge=0)
 
 
-def objects_of(card: Card, config: ExtractConfig, row: Mapping[str, Any], data: bytes) -> tuple[Objects, float, str]:
+def extract_objects(
+    card: Card, config: ExtractConfig, row: Mapping[str, Any], data: bytes
+) -> tuple[ExtractedObjects, float, str]:
     """Return the objects of one annotation, its unknown share, and the recipe that made the boxes."""
     annotation = read_annotation(card, data, row["width"], row["height"], row["orientation"])
-    if not isinstance(annotation, LabelRuns):
-        return true_objects(card, annotation, row["width"], row["height"]), annotation.unknown_share, "true"
+    if not isinstance(annotation, RunLengthMask):
+        return annotated_objects(card, annotation, row["width"], row["height"]), annotation.unknown_share, "true"
     if config.recipe == "epfl":
         return epfl_recipe(card, annotation), annotation.unknown_share, "epfl"
     return components_recipe(card, annotation, config.bridge), annotation.unknown_share, "components"
 
 
-def boxes_table(row: Mapping[str, Any], objects: Objects, kind: str, recipe: str) -> pa.Table:
+def boxes_table(row: Mapping[str, Any], objects: ExtractedObjects, kind: str, recipe: str) -> pa.Table:
     """Return the `boxes` rows of one image."""
     count = len(objects.labels)
     xyxy = objects.xyxy.astype(np.float32)
@@ -80,7 +88,7 @@ def boxes_table(row: Mapping[str, Any], objects: Objects, kind: str, recipe: str
         "source": [kind] * count,
         "recipe": [recipe] * count,
         "area_px": [area if area >= 0 else None for area in objects.areas.tolist()],
-        "suspect": mark_suspects(objects) if recipe != "true" else [None] * count,
+        "suspect": flag_suspicious(objects) if recipe != "true" else [None] * count,
     }
     return pa.Table.from_pydict(columns, schema=SCHEMAS["boxes"])
 
@@ -91,24 +99,24 @@ def extract_image(
     """Return one image's boxes and its row in `extracts`."""
     card = cards[row["dataset"]]
     if row["annotation_uri"] is None:
-        boxes = corrected(empty_table("boxes"), row, row.get("corrections", ()))
-        return boxes, _extract_row(row, len(boxes), {}, 0.0)
+        boxes = apply_corrections(empty_table("boxes"), row, row.get("corrections", ()))
+        return boxes, _log_row(row, len(boxes), {}, 0.0)
     data = annotation_bytes(row["annotation_uri"])
     if hashlib.sha256(data).hexdigest() != row["annotation_sha256"]:
         raise StaleInputError("the annotation has changed since it was indexed; run `facade index` again, then this")
-    objects, unknown, recipe = objects_of(card, config, row, data)
-    boxes = corrected(boxes_table(row, objects, card.kind, recipe), row, row.get("corrections", ()))
-    return boxes, _extract_row(row, len(boxes), objects.dropped, unknown)
+    objects, unknown, recipe = extract_objects(card, config, row, data)
+    boxes = apply_corrections(boxes_table(row, objects, card.kind, recipe), row, row.get("corrections", ()))
+    return boxes, _log_row(row, len(boxes), objects.dropped, unknown)
 
 
 def extract_rows(
     rows: Sequence[dict[str, Any]], cards: Mapping[str, Card], config: ExtractConfig
 ) -> dict[str, pa.Table]:
     """Return the tables of some images."""
-    results, rejected = work_rows(STAGE.name, rows, lambda row: extract_image(row, cards, config))
+    results, rejected = process_rows(STAGE.name, rows, lambda row: extract_image(row, cards, config))
     boxes = pa.concat_tables([empty_table("boxes"), *(table for table, _ in results)])
-    extracts = table_from_rows("extracts", [row for _, row in results])
-    return {"boxes": boxes, "extracts": extracts, "rejected": table_from_rows("rejected", rejected)}
+    extracts = table_from_rows("extraction_log", [row for _, row in results])
+    return {"boxes": boxes, "extraction_log": extracts, "rejected": table_from_rows("rejected", rejected)}
 
 
 def run(context: Context, config: ExtractConfig) -> Outcome:
@@ -116,75 +124,79 @@ def run(context: Context, config: ExtractConfig) -> Outcome:
     index, folder = context.folder("index"), context.folder(STAGE.name)
     index_digest(index)  # before a lock makes folders: a mistyped --work must leave none
     with locked(folder.path, reads=[index.path]):
-        images = _with_corrections(context, index.read("images").to_pylist())
+        images = _add_corrections(context, index.read("images").to_pylist())
         cards = read_cards(index)
         function = partial(extract_rows, cards=cards, config=config)
         shards = []
         for name, card in cards.items():
-            decided = [STAGE.algorithm, card.model_dump(), config.model_dump(exclude={"drawings"})]
+            decided = [STAGE.algorithm, card.model_dump(), config.model_dump(exclude={"previews"})]
             rows = [row for row in images if row["dataset"] == name]
-            shards += shards_of(name, rows, partial(_shard_digest, decided))
-        draw = partial(_draw, folder, images, config.drawings)
-        plan = Plan(shards, function, {"extract": config.model_dump(), "index": index_digest(index)}, draw=draw)
+            shards += make_shards(name, rows, partial(_shard_digest, decided))
+        draw = partial(_draw_previews, folder, images, config.previews)
+        plan = StagePlan(
+            shards, function, {"extract": config.model_dump(), "index": index_digest(index)}, draw_pictures=draw
+        )
         outcome = run_stage(STAGE, context, plan)
-        if not outcome.changed and not _drawn(folder, images, config.drawings):
+        if not outcome.changed and not _previews_exist(folder, images, config.previews):
             draw(folder.require_manifest().receipts)
-        _tell(context, folder)
+        _log_summary(context, folder)
         return outcome
 
 
-def _with_corrections(context: Context, images: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _add_corrections(context: Context, images: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the images, those that have corrections in the work folder with them."""
-    path = context.work / CORRECTIONS
+    path = context.work / CORRECTIONS_FILE
     if not path.is_file():
         return images
     found, known = read_corrections(path), {row["image_id"]: row for row in images}
     check_corrections(path, found, known)
     if strange := sorted(found.keys() - known.keys()):
-        context.say(f"extract: {len(strange)} images of {path} are not indexed, as {strange[0]}")
+        context.log(f"extract: {len(strange)} images of {path} are not indexed, as {strange[0]}")
     count = sum(len(own) for name, own in found.items() if name in known)
-    context.say(f"extract: {count} labels are ignored, as {path} says")
+    context.log(f"extract: {count} labels are ignored, as {path} says")
     return [{**row, "corrections": found[row["image_id"]]} if row["image_id"] in found else row for row in images]
 
 
-def _shard_digest(decided: list[Any], rows: Sequence[dict[str, Any]]) -> str:
+def _shard_digest(key_fields: list[Any], rows: Sequence[dict[str, Any]]) -> str:
     corrections = {row["image_id"]: row["corrections"] for row in rows if "corrections" in row}
-    kept = [[row[key] for key in DECISIVE] for row in rows]
-    return json_digest([decided, kept, corrections] if corrections else [decided, kept])
+    kept = [[row[key] for key in CACHE_KEY_COLUMNS] for row in rows]
+    return json_digest([key_fields, kept, corrections] if corrections else [key_fields, kept])
 
 
-def _extract_row(row: Mapping[str, Any], boxes: int, dropped: Mapping[str, int], unknown: float) -> dict[str, Any]:
+def _log_row(row: Mapping[str, Any], boxes: int, dropped: Mapping[str, int], unknown: float) -> dict[str, Any]:
     return {"image_id": row["image_id"], "boxes": boxes, "dropped": list(dropped.items()), "unknown_share": unknown}
 
 
-def _draw(folder: StageFolder, images: Sequence[dict[str, Any]], most: int, receipts: Sequence[Receipt]) -> list[Path]:
+def _draw_previews(
+    folder: StageFolder, images: Sequence[dict[str, Any]], max_photos: int, receipts: Sequence[Receipt]
+) -> list[Path]:
     pictures = []
     for name in sorted({receipt.dataset for receipt in receipts}):
         entries = [r.tables["boxes"] for r in receipts if r.dataset == name and "boxes" in r.tables]
         boxes = folder.read_files("boxes", entries)
         own = [row for row in images if row["dataset"] == name]
-        pictures += draw_samples(folder.path / "drawings", name, own, boxes, most)
+        pictures += draw_samples(folder.path / "previews", name, own, boxes, max_photos)
     return pictures
 
 
-def _drawn(folder: StageFolder, images: Sequence[dict[str, Any]], most: int) -> bool:
+def _previews_exist(folder: StageFolder, images: Sequence[dict[str, Any]], max_photos: int) -> bool:
     """Return whether there are as many drawings of each dataset as were asked for."""
     names = [row["dataset"] for row in images]
-    drawings = folder.path / "drawings"
-    return all(len(list((drawings / name).glob("*.jpg"))) == min(most, names.count(name)) for name in set(names))
+    drawings = folder.path / "previews"
+    return all(len(list((drawings / name).glob("*.jpg"))) == min(max_photos, names.count(name)) for name in set(names))
 
 
-def _tell(context: Context, folder: StageFolder) -> None:
-    extracts, boxes = folder.read("extracts"), folder.read("boxes", columns=["label", "suspect"])
+def _log_summary(context: Context, folder: StageFolder) -> None:
+    extracts, boxes = folder.read("extraction_log"), folder.read("boxes", columns=["label", "suspect"])
     labels, suspects = boxes["label"].to_pylist(), boxes["suspect"].to_pylist()
     counts = ", ".join(f"{labels.count(label):,} {label}s" for label in sorted(set(labels)))
-    context.say(f"extract: {len(labels):,} boxes in {len(extracts):,} images: {counts}")
+    context.log(f"extract: {len(labels):,} boxes in {len(extracts):,} images: {counts}")
     marked = [f"{suspects.count(kind):,} {kind}" for kind in sorted({kind for kind in suspects if kind})]
     dropped = sum(count for entry in extracts["dropped"].to_pylist() for _, count in entry)
     shares = extracts["unknown_share"].to_numpy()
     unknown = (
         f"; unknown to the legend: {shares.mean():.2%} on average, {shares.max():.2%} at worst" if shares.any() else ""
     )
-    context.say(
+    context.log(
         f"extract: {dropped:,} regions under the smallest area; suspects: {', '.join(marked) or 'none'}{unknown}"
     )

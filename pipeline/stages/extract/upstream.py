@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pipeline.datasets.card import Card, card_of
+from pipeline.datasets.card import Card, parse_card
 from pipeline.errors import FacadeError
 from pipeline.storage.manifest import Manifest
 from pipeline.storage.stage_folder import StageFolder
 
-__all__ = ["require_fresh"]
+__all__ = ["require_up_to_date"]
 
 
-def require_fresh(index: StageFolder, extract: StageFolder) -> Manifest:
+def require_up_to_date(index: StageFolder, extract: StageFolder) -> Manifest:
     """Return the manifest of `extract`, or say that it is older than the `index` it was made from."""
     before, manifest = index.manifest(), extract.manifest()
     if before is None or manifest is None:
@@ -24,7 +24,7 @@ def require_fresh(index: StageFolder, extract: StageFolder) -> Manifest:
 def read_cards(index: StageFolder) -> dict[str, Card]:
     """Return the cards as `index` used them, by dataset."""
     rows = index.read("cards").to_pylist()
-    return {row["dataset"]: card_of(row["text"], f"of {row['dataset']} in {index.path}") for row in rows}
+    return {row["dataset"]: parse_card(row["text"], f"of {row['dataset']} in {index.path}") for row in rows}
 
 
 def index_digest(index: StageFolder) -> str:

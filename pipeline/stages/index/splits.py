@@ -18,7 +18,7 @@ SPLIT_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "va
 SPLIT_WORDS |= {"test": "test", "testing": "test"}
 
 
-def split_of(card: Card, official: str | None, key: str) -> str:
+def assign_split(card: Card, official: str | None, key: str) -> str:
     """Return the split of an image from its official one, if any, and its group or digest."""
     place = int(hashlib.sha256(key.encode()).hexdigest()[:13], 16) / 16**13
     if official == "train" and place < card.splits.val_from_train:
@@ -54,7 +54,7 @@ def official_splits(card: Card, pairs: Sequence[Pair], root: str) -> tuple[dict[
     splits: dict[str, str] = {}
     unclaimed = []
     for split, file in card.splits.lists.items():
-        for line in _listed_names(root, file):
+        for line in _read_split_list(root, file):
             named = normalize("NFC", line)
             found = exact.get(named) or paths.get(named, set())
             if len(found) > 1 or any(splits.get(path, split) != split for path in found):
@@ -65,7 +65,7 @@ def official_splits(card: Card, pairs: Sequence[Pair], root: str) -> tuple[dict[
     return splits, unclaimed
 
 
-def _listed_names(root: str, file: str) -> list[str]:
+def _read_split_list(root: str, file: str) -> list[str]:
     """Return the lines of a split's list."""
     address = f"{root.rstrip('/')}/{file}"
     try:

@@ -1,1 +1,4 @@
-"""`priors`: reads `images`, `boxes` and histograms, writes prior boxes to `priors.json`."""
+"""Fit prior boxes, compare them with the presets on other photos, and choose.
+
+Reads `images`, `boxes` and `box_histograms`; writes `priors.json`.
+"""

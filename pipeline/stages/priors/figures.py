@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-from pipeline.imaging.plotting import INK, paint_of, save_figure
+from pipeline.imaging.plotting import INK, class_colour, save_figure
 
 __all__ = ["draw_coverage"]
 
@@ -21,8 +21,8 @@ def draw_coverage(rows: Sequence[Mapping[str, Any]], split: str, folder: Path) -
     def panel(axes: Axes, label: str) -> None:
         shown = [row for row in own if row["label"] == label][::-1]
         places, names = [float(place) for place in range(len(shown))], [row["name"] for row in shown]
-        axes.barh(places, [row["coverage_50"] for row in shown], height=0.7, color=paint_of(label), alpha=0.45)
-        axes.barh(places, [row["coverage_70"] for row in shown], height=0.7, color=paint_of(label))
+        axes.barh(places, [row["coverage_50"] for row in shown], height=0.7, color=class_colour(label), alpha=0.45)
+        axes.barh(places, [row["coverage_70"] for row in shown], height=0.7, color=class_colour(label))
         axes.set_yticks(places, names)
         axes.set_xlim(0, 1.3)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])

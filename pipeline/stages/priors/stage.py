@@ -16,12 +16,12 @@ from pydantic import Field
 
 from pipeline.config import Settings
 from pipeline.errors import FacadeError
-from pipeline.execution.runner import Context, Outcome, Plan, Stage, run_stage
-from pipeline.execution.sharding import rows_of, work_rows
-from pipeline.stages.describe.histograms import SIDE_BINS, SIDE_EDGES, SQUASHED, histogram, middles
-from pipeline.stages.describe.stage import described_shapes
-from pipeline.stages.extract.upstream import require_fresh
-from pipeline.stages.priors.coverage import Truths, cover, score
+from pipeline.execution.runner import Context, Outcome, ReduceTask, Stage, StagePlan, run_stage
+from pipeline.execution.sharding import row_counter
+from pipeline.stages.describe.histograms import REFERENCE_SIDE, SIDE_BINS, SIDE_EDGES, bin_centres, histogram
+from pipeline.stages.describe.stage import load_shapes
+from pipeline.stages.extract.upstream import require_up_to_date
+from pipeline.stages.priors.coverage import GroundTruthBoxes, coverage_score, prior_coverage
 from pipeline.stages.priors.figures import draw_coverage
 from pipeline.stages.priors.fitting import GRIDS, Grid, fit_greedy, fit_statistics
 from pipeline.storage.files import json_digest, write_bytes
@@ -33,20 +33,27 @@ from ssd import PriorSpec, preset
 
 __all__ = ["STAGE", "PriorsConfig", "run"]
 
-STAGE = Stage("priors", algorithm=2, rows_out=rows_of("specs"), primary="specs")
-FITTED = ("greedy", "statistics")
-PRESETS_AT = {
+
+def _stop_for_lost_row(row: dict[str, Any], stage: str, error: Exception) -> dict[str, pa.Table]:
+    raise FacadeError(f"{stage}: fitting {row['name']} failed, {error}.")
+
+
+STAGE = Stage(
+    "priors", algorithm=2, rows_out=row_counter("specs"), primary="specs", tables_for_lost_row=_stop_for_lost_row
+)
+FITTED_SPECS = ("greedy", "statistics")
+PRESETS_BY_INPUT = {
     300: ("paper_voc", "paper_coco", "epfl_table", "epfl_code"),
     512: ("paper_512_voc", "paper_512_coco"),
 }
 STRIDE_4 = (75, 4.0, 4)
 # Photos a split: enough to tell a hundredth of coverage, few enough for seconds.
-FIT_IMAGES, JUDGE_IMAGES = 2_000, 400
+FIT_IMAGES, EVALUATION_IMAGES = 2_000, 400
 SPLITS = ("train", "val", "test")
 FORMAT = 1
 
 
-Map = tuple[Annotated[int, Field(ge=1)], Annotated[float, Field(gt=0)], Annotated[int, Field(ge=1)]]
+MapSpec = tuple[Annotated[int, Field(ge=1)], Annotated[float, Field(gt=0)], Annotated[int, Field(ge=1)]]
 
 
 class PriorsConfig(Settings):
@@ -61,7 +68,7 @@ class PriorsConfig(Settings):
     """
 
     input: Literal[300, 512] = 300
-    maps: Annotated[tuple[Map, ...], Field(min_length=1)] | None = None
+    maps: Annotated[tuple[MapSpec, ...], Field(min_length=1)] | None = None
     stride4: bool = False
     datasets: tuple[str, ...] = ()
     seed: int = Field(default=0, ge=0)
@@ -69,48 +76,50 @@ class PriorsConfig(Settings):
     def grid(self) -> Grid:
         """Return where the fitted priors go."""
         maps = self.maps or GRIDS[self.input].maps
-        fine = ((STRIDE_4[0] * self.input // SQUASHED, *STRIDE_4[1:]),) if self.stride4 else ()
+        fine = ((STRIDE_4[0] * self.input // REFERENCE_SIDE, *STRIDE_4[1:]),) if self.stride4 else ()
         return Grid(self.input, (*fine, *maps))
 
 
 @dataclass(frozen=True)
-class Evidence:
+class FitData:
     """What priors are fitted to and judged on."""
 
-    fit: Truths
-    judge: Mapping[str, Truths]
-    shapes: Mapping[tuple[float, float], float]
+    fit_boxes: GroundTruthBoxes
+    evaluation_boxes: Mapping[str, GroundTruthBoxes]
+    shape_weights: Mapping[tuple[float, float], float]
 
 
-def evaluate_specs(rows: Sequence[dict[str, Any]], evidence: Evidence, config: PriorsConfig) -> dict[str, pa.Table]:
-    """Return the priors of each named row, and how they cover each split."""
-    found, rejected = work_rows(STAGE.name, rows, lambda row: _judged(row["image_id"], evidence, config))
-    specs = [entry for entry, _ in found]
-    coverage = [row for _, covered in found for row in covered]
-    tables = {"specs": specs, "coverage": coverage, "rejected": rejected}
-    return {name: table_from_rows(name, entries) for name, entries in tables.items()}
+def fit_prior_rows(rows: Sequence[dict[str, Any]], data: FitData, config: PriorsConfig) -> dict[str, pa.Table]:
+    """Fit or look up the priors that each row names, and measure how they cover the boxes of each split."""
+    evaluated = [_evaluate_spec(row["name"], data, config) for row in rows]
+    specs = [spec for spec, _ in evaluated]
+    coverage = [row for _, rows_of_spec in evaluated for row in rows_of_spec]
+    return {"specs": table_from_rows("specs", specs), "coverage": table_from_rows("coverage", coverage)}
 
 
-def named_spec(name: str, evidence: Evidence, config: PriorsConfig) -> PriorSpec:
+def spec_by_name(name: str, data: FitData, config: PriorsConfig) -> PriorSpec:
     """Return priors by name: fitted, or a preset."""
     if name == "greedy":
-        return fit_greedy(config.grid(), evidence.fit, config.seed)
+        return fit_greedy(config.grid(), data.fit_boxes, config.seed)
     if name == "statistics":
-        return fit_statistics(config.grid(), evidence.shapes)
+        return fit_statistics(config.grid(), data.shape_weights)
     return preset(name)
 
 
-def choose(coverage: Sequence[Mapping[str, Any]], split: str) -> dict[str, Any]:
+def choose_priors(coverage: Sequence[Mapping[str, Any]], split: str) -> dict[str, Any]:
     """Return the row of `choice`: the priors that score best on a split, and why."""
     names = list(dict.fromkeys(row["name"] for row in coverage))
-    scores = {name: score([row for row in coverage if (row["name"], row["split"]) == (name, split)]) for name in names}
+    scores = {
+        name: coverage_score([row for row in coverage if (row["name"], row["split"]) == (name, split)])
+        for name in names
+    }
     best = max(names, key=lambda name: scores[name])
-    presets = [name for name in names if name not in FITTED]
+    presets = [name for name in names if name not in FITTED_SPECS]
     rival = max(presets, key=lambda name: scores[name])
-    if best in FITTED:
+    if best in FITTED_SPECS:
         reason = f"{best} scores {scores[best]:.3f} on {split}, the best preset ({rival}) {scores[rival]:.3f}"
     else:
-        fitted = max(FITTED, key=lambda name: scores.get(name, 0.0))
+        fitted = max(FITTED_SPECS, key=lambda name: scores.get(name, 0.0))
         beside = f"{scores[best]:.3f} on {split}, better than fitted ({fitted}) {scores[fitted]:.3f}"
         reason = f"the preset {best} scores {beside}"
     return {"name": best, "split": split, "score": scores[best], "reason": reason}
@@ -120,63 +129,65 @@ def run(context: Context, config: PriorsConfig) -> Outcome:
     """Return what became of the boxes of the work folder."""
     index, extract, describe, folder = (context.folder(name) for name in ("index", "extract", "describe", STAGE.name))
     with locked(folder.path, reads=[index.path, extract.path, describe.path]):
-        manifest = require_fresh(index, extract)
-        shapes = described_shapes(describe, manifest)
+        manifest = require_up_to_date(index, extract)
+        shapes = load_shapes(describe, manifest)
         decided = [STAGE.algorithm, manifest.digest, config.model_dump()]
-        names = [*FITTED, *PRESETS_AT[config.input]]
+        names = [*FITTED_SPECS, *PRESETS_BY_INPUT[config.input]]
         shards = [
-            Shard("all", ordinal, json_digest([decided, name]), [{"image_id": name, "uri": name}])
-            for ordinal, name in enumerate(names)
+            Shard("all", ordinal, json_digest([decided, name]), [{"name": name}]) for ordinal, name in enumerate(names)
         ]
-        evidence = _evidence(index, extract, shapes, config)
-        function = partial(evaluate_specs, evidence=evidence, config=config)
+        evidence = _load_fit_data(index, extract, shapes, config)
+        function = partial(fit_prior_rows, data=evidence, config=config)
         last = Shard("chosen", 0, json_digest([shard.digest for shard in shards]))
-        closing = (last, partial(_choice, folder, _judge_split(evidence)))
-        draw = partial(_draw, folder, _judge_split(evidence))
+        choose = ReduceTask(last, partial(_choice_table, folder, _selection_split(evidence)))
+        draw = partial(_draw_figures, folder, _selection_split(evidence))
         settings = {"priors": config.model_dump(), "extract": manifest.digest}
-        outcome = run_stage(STAGE, context, Plan(shards, function, settings, closing=closing, draw=draw))
+        outcome = run_stage(STAGE, context, StagePlan(shards, function, settings, reduce=choose, draw_pictures=draw))
         _write_priors(context, folder, settings)
-        _tell(context, folder)
+        _log_summary(context, folder)
         return outcome
 
 
-def _judged(name: str, evidence: Evidence, config: PriorsConfig) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    spec = named_spec(name, evidence, config)
+def _evaluate_spec(name: str, data: FitData, config: PriorsConfig) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    try:
+        spec = spec_by_name(name, data, config)
+    except ValueError as error:
+        raise FacadeError(f"priors: {name} cannot be fitted: {error}") from None
     rows = []
-    for split, truths in evidence.judge.items():
-        rows += [{"name": name, "split": split, **row} for row in cover(spec, truths)]
+    for split, truths in data.evaluation_boxes.items():
+        rows += [{"name": name, "split": split, **row} for row in prior_coverage(spec, truths)]
     entry = {"name": name, "priors": spec.count, "spec": json.dumps(spec.to_json()), "note": spec.note}
     return entry, rows
 
 
-def _evidence(index: StageFolder, extract: StageFolder, shapes: pa.Table, config: PriorsConfig) -> Evidence:
+def _load_fit_data(index: StageFolder, extract: StageFolder, shapes: pa.Table, config: PriorsConfig) -> FitData:
     columns = ["image_id", "dataset", "split", "width", "height"]
-    images = [row for row in index.read("images", columns=columns).to_pylist() if _wanted(row["dataset"], config)]
+    images = [row for row in index.read("images", columns=columns).to_pylist() if _is_selected(row["dataset"], config)]
     classes = sorted(set(shapes["label"].to_pylist()) - {""})
-    everything = _Boxes.of(extract, images, tuple(classes))
-    judge = {split: everything.sample(split, JUDGE_IMAGES, config.seed) for split in SPLITS}
+    everything = _SampledBoxes.load(extract, images, tuple(classes))
+    judge = {split: everything.sample(split, EVALUATION_IMAGES, config.seed) for split in SPLITS}
     fit = everything.sample("train", FIT_IMAGES, config.seed)
     if len(fit.labels) < 10:
         raise FacadeError(
             f"{index.work}: the train split has {len(fit.labels)} boxes; at least 10 are needed to fit priors."
         )
-    return Evidence(
+    return FitData(
         fit,
         {split: truths for split, truths in judge.items() if len(truths.labels)},
-        _balanced(shapes, classes, config),
+        _balanced_weights(shapes, classes, config),
     )
 
 
 @dataclass(frozen=True)
-class _Boxes:
+class _SampledBoxes:
     """All boxes that count, with the split of each and a digest of its image to sample by."""
 
-    truths: Truths
+    boxes: GroundTruthBoxes
     splits: Any
-    draws: Any
+    sampling_keys: Any
 
     @classmethod
-    def of(cls, extract: StageFolder, images: Sequence[Mapping[str, Any]], classes: tuple[str, ...]) -> _Boxes:
+    def load(cls, extract: StageFolder, images: Sequence[Mapping[str, Any]], classes: tuple[str, ...]) -> _SampledBoxes:
         place = {row["image_id"]: position for position, row in enumerate(images)}
         boxes = extract.read(
             "boxes", columns=["image_id", "label", "xmin", "ymin", "xmax", "ymax", "difficult", "ignore"]
@@ -193,18 +204,22 @@ class _Boxes:
         labels = np.array([numbers[label] for label in boxes["label"].to_pylist()], np.int64)[kept]
         splits = np.array([row["split"] for row in images])
         draws = np.array([int(hashlib.sha256(row["image_id"].encode()).hexdigest()[:12], 16) for row in images])
-        return cls(Truths(classes, xyxy, labels, own), splits, draws)
+        return cls(GroundTruthBoxes(classes, xyxy, labels, own), splits, draws)
 
-    def sample(self, split: str, most: int, seed: int) -> Truths:
+    def sample(self, split: str, max_images: int, seed: int) -> GroundTruthBoxes:
         """Return the boxes of at most so many images of a split, the same ones however the table is ordered."""
         images = np.flatnonzero(self.splits == split)
-        chosen = images[np.argsort((self.draws[images] + seed * 7919) % (2**31 - 1), kind="stable")][:most]
-        return self.truths.select(np.isin(self.truths.images, chosen))
+        chosen = images[np.argsort((self.sampling_keys[images] + seed * 7919) % (2**31 - 1), kind="stable")][
+            :max_images
+        ]
+        return self.boxes.select(np.isin(self.boxes.images, chosen))
 
 
-def _balanced(shapes: pa.Table, classes: Sequence[str], config: PriorsConfig) -> dict[tuple[float, float], float]:
+def _balanced_weights(
+    shapes: pa.Table, classes: Sequence[str], config: PriorsConfig
+) -> dict[tuple[float, float], float]:
     """Return how often each (width, height) at the input's size occurs in train, each class counting the same."""
-    centres, scale = middles(SIDE_EDGES), config.input / SQUASHED
+    centres, scale = bin_centres(SIDE_EDGES), config.input / REFERENCE_SIDE
     weights: dict[tuple[float, float], float] = {}
     for label in classes:
         counts: dict[int, int] = {}
@@ -218,28 +233,28 @@ def _balanced(shapes: pa.Table, classes: Sequence[str], config: PriorsConfig) ->
     return weights
 
 
-def _wanted(dataset: str, config: PriorsConfig) -> bool:
+def _is_selected(dataset: str, config: PriorsConfig) -> bool:
     return not config.datasets or dataset in config.datasets
 
 
-def _judge_split(evidence: Evidence) -> str:
+def _selection_split(data: FitData) -> str:
     """Return the split to choose by: val, unless it has no boxes."""
-    return "val" if "val" in evidence.judge else "train"
+    return "val" if "val" in data.evaluation_boxes else "train"
 
 
-def _coverage(folder: StageFolder, receipts: Sequence[Receipt]) -> list[dict[str, Any]]:
+def _read_coverage(folder: StageFolder, receipts: Sequence[Receipt]) -> list[dict[str, Any]]:
     entries = [receipt.tables["coverage"] for receipt in receipts if "coverage" in receipt.tables]
     rows: list[dict[str, Any]] = folder.read_files("coverage", entries).to_pylist()
     return rows
 
 
-def _choice(folder: StageFolder, split: str, receipts: Sequence[Receipt]) -> dict[str, pa.Table]:
-    return {"choice": table_from_rows("choice", [choose(_coverage(folder, receipts), split)])}
+def _choice_table(folder: StageFolder, split: str, receipts: Sequence[Receipt]) -> dict[str, pa.Table]:
+    return {"choice": table_from_rows("choice", [choose_priors(_read_coverage(folder, receipts), split)])}
 
 
-def _draw(folder: StageFolder, split: str, receipts: Sequence[Receipt]) -> list[Path]:
-    shown = "test" if any(row["split"] == "test" for row in _coverage(folder, receipts)) else split
-    return draw_coverage(_coverage(folder, receipts), shown, folder.path / "figures")
+def _draw_figures(folder: StageFolder, split: str, receipts: Sequence[Receipt]) -> list[Path]:
+    shown = "test" if any(row["split"] == "test" for row in _read_coverage(folder, receipts)) else split
+    return draw_coverage(_read_coverage(folder, receipts), shown, folder.path / "figures")
 
 
 def _write_priors(context: Context, folder: StageFolder, settings: Mapping[str, Any]) -> None:
@@ -250,14 +265,14 @@ def _write_priors(context: Context, folder: StageFolder, settings: Mapping[str, 
     text = json.dumps({**value, "specs": specs, "coverage": folder.read("coverage").to_pylist()}, indent=1) + "\n"
     path = folder.path / "priors.json"
     if not path.exists() or path.read_text(encoding="utf-8") != text:
-        write_bytes(path, text.encode(), context.patience)
+        write_bytes(path, text.encode(), context.disk_retry_seconds)
 
 
-def _tell(context: Context, folder: StageFolder) -> None:
+def _log_summary(context: Context, folder: StageFolder) -> None:
     (chosen,) = folder.read("choice").to_pylist()
     rows, specs = folder.read("coverage").to_pylist(), folder.read("specs").to_pylist()
     for split in [split for split in SPLITS if any(row["split"] == split for row in rows)]:
-        context.say(f"priors: {split}: covered at IoU .5 / .7, mean IoU, positives an object, share of all positives")
+        context.log(f"priors: {split}: covered at IoU .5 / .7, mean IoU, positives an object, share of all positives")
         for spec in specs:
             own = [row for row in rows if (row["name"], row["split"]) == (spec["name"], split)]
             cells = [
@@ -265,9 +280,9 @@ def _tell(context: Context, folder: StageFolder) -> None:
                 f"{row['positives']:4.1f} {row['share']:4.0%}"
                 for row in own
             ]
-            context.say(f"  {spec['name']:15s}{spec['priors']:6d}  " + "   ".join(cells))
+            context.log(f"  {spec['name']:15s}{spec['priors']:6d}  " + "   ".join(cells))
     for spec in specs:
         if spec["note"]:
-            context.say(f"priors: {spec['name']}: {spec['note']}")
-    context.say(f"priors: chosen is {chosen['name']}: {chosen['reason']}")
-    context.say(f"priors: {folder.path / 'priors.json'} and {folder.path / 'figures' / 'coverage.png'}")
+            context.log(f"priors: {spec['name']}: {spec['note']}")
+    context.log(f"priors: chosen is {chosen['name']}: {chosen['reason']}")
+    context.log(f"priors: {folder.path / 'priors.json'} and {folder.path / 'figures' / 'coverage.png'}")

@@ -1,1 +1,4 @@
-"""`report`: reads the tables of all other stages, writes one HTML page."""
+"""Put all results on one page that needs nothing but itself: WORK/report/index.html.
+
+Reads the tables of all other stages; writes one HTML page.
+"""

@@ -12,26 +12,33 @@ import pyarrow.parquet as pq
 from pipeline.datasets.labels import class_order
 from pipeline.stages.report.html import (
     Html,
-    Limit,
+    ImageLimit,
     Section,
     badge,
-    facts,
-    joined,
+    definition_list,
+    format_points,
+    join_html,
     note,
     picture,
-    points,
-    short,
+    short_digest,
     swatch,
     table,
     tag,
 )
 from pipeline.stages.report.work_folder import WorkFolder
-from pipeline.storage.schemas import conform
+from pipeline.storage.schemas import conform_to_schema
 
-__all__ = ["dataset", "histograms", "photos_table", "priors", "rejected_table", "training"]
+__all__ = [
+    "dataset_section",
+    "histograms_section",
+    "photos_table",
+    "priors_section",
+    "rejected_table",
+    "training_section",
+]
 
 SPLITS: Final = ("train", "val", "test")
-MOST_REASONS: Final = 12
+MAX_REASONS: Final = 12
 HISTOGRAMS: Final = {
     "aspect_ratio": "Width over height of the boxes of each class",
     "area_ratio": "Share of the photo's area that a box covers",
@@ -42,17 +49,17 @@ HISTOGRAMS: Final = {
 Rows = Sequence[Mapping[str, Any]]
 
 
-def dataset(work: WorkFolder, limit: Limit) -> Section:
+def dataset_section(work: WorkFolder, limit: ImageLimit) -> Section:
     """Return what photos and boxes there are, what was rejected, and what looks wrong."""
     images = work.table("index", "images", ["dataset", "split"])
     counts = images.group_by(["dataset", "split"]).aggregate([([], "count_all")]).to_pylist()
-    photos = {(row["dataset"], row["split"]): row["count_all"] for row in counts}
+    photos = {(row["dataset_section"], row["split"]): row["count_all"] for row in counts}
     names = sorted({name for name, _ in photos})
-    parts = [photos_table(photos, _cards(work))]
-    if work.ran("extract"):
-        parts.append(boxes_table({name: _boxes_of(work, name) for name in names}))
-    parts += [rejected_table(_rejected(work)), _findings(work), _sheet(work, names, photos, limit)]
-    return Section("dataset", "Dataset", joined(*parts, work.todo("extract")))
+    parts = [photos_table(photos, _card_titles(work))]
+    if work.has_run("extract"):
+        parts.append(boxes_table({name: _box_counts(work, name) for name in names}))
+    parts += [rejected_table(_rejected_rows(work)), _findings_table(work), _label_sheet(work, names, photos, limit)]
+    return Section("dataset", "Dataset", join_html(*parts, work.missing_stage_note("extract")))
 
 
 def photos_table(counts: Mapping[tuple[str, str], int], titles: Mapping[str, str]) -> Html:
@@ -64,7 +71,7 @@ def photos_table(counts: Mapping[tuple[str, str], int], titles: Mapping[str, str
     if len(names) > 1:
         numbers["all"] = [sum(column) for column in zip(*numbers.values(), strict=True)]
     cells = [
-        [joined(name, tag("small", titles.get(name, ""))), *map(_count, own), _count(sum(own))]
+        [join_html(name, tag("small", titles.get(name, ""))), *map(_format_count, own), _format_count(sum(own))]
         for name, own in numbers.items()
     ]
     return table(["dataset", *splits, "photos"], cells, "Photos by dataset and split")
@@ -73,7 +80,7 @@ def photos_table(counts: Mapping[tuple[str, str], int], titles: Mapping[str, str
 def boxes_table(counts: Mapping[str, Mapping[str, int]]) -> Html:
     """Return boxes by dataset and class."""
     labels = class_order({label for own in counts.values() for label in own})
-    rows = [[name, *(_count(own.get(label, 0)) for label in labels)] for name, own in counts.items()]
+    rows = [[name, *(_format_count(own.get(label, 0)) for label in labels)] for name, own in counts.items()]
     return table(["dataset", *map(swatch, labels)], rows, "Boxes by dataset and class")
 
 
@@ -85,75 +92,80 @@ def rejected_table(rows: Rows) -> Html:
     if not reasons:
         return note("No photo was rejected.")
     told = sorted(reasons.items(), key=lambda entry: (-len(entry[1]), entry[0]))
-    cells = [[stage, message, _count(len(own)), min(own)] for (stage, message), own in told[:MOST_REASONS]]
-    more = f", the commonest {MOST_REASONS} of {len(told)} reasons" if len(told) > MOST_REASONS else ""
+    cells = [[stage, message, _format_count(len(own)), min(own)] for (stage, message), own in told[:MAX_REASONS]]
+    more = f", the commonest {MAX_REASONS} of {len(told)} reasons" if len(told) > MAX_REASONS else ""
     return table(["stage", "reason", "photos", "for example"], cells, f"{len(rows):,} rejected{more}")
 
 
-def histograms(work: WorkFolder) -> Section:
+def histograms_section(work: WorkFolder) -> Section:
     """Return the figures of `describe`."""
     place = work.folder("describe").path / "figures"
     figures = [picture(place / f"{name}.png", caption) for name, caption in HISTOGRAMS.items()]
-    return Section("shapes", "Shapes and sizes", joined(*figures, work.todo("extract", "describe")))
+    return Section(
+        "box_histograms", "Shapes and sizes", join_html(*figures, work.missing_stage_note("extract", "describe"))
+    )
 
 
-def priors(work: WorkFolder) -> Section:
+def priors_section(work: WorkFolder) -> Section:
     """Return how prior boxes cover the objects, and which were chosen."""
-    todo, parts = work.todo("extract", "describe", "priors"), list[Html]()
-    if work.ran("priors"):
+    todo, parts = work.missing_stage_note("extract", "describe", "priors"), list[Html]()
+    if work.has_run("priors"):
         (chosen,) = work.rows("priors", "choice")
         rows = work.rows("priors", "coverage")
-        counts = {row["name"]: row["priors"] for row in work.rows("priors", "specs")}
+        counts = {row["name"]: row["priors_section"] for row in work.rows("priors", "specs")}
         parts.append(note("Chosen: ", tag("strong", chosen["name"]), f". {chosen['reason']}."))
         parts.append(coverage_table(rows, counts, chosen["name"], chosen["split"]))
         caption = "Share of objects with a prior at IoU .5 (light) and .7 (full), and positives an object"
         parts.append(picture(work.folder("priors").path / "figures" / "coverage.png", caption))
-    return Section("priors", "Priors and coverage", joined(*parts, todo))
+    return Section("priors", "Priors and coverage", join_html(*parts, todo))
 
 
-def coverage_table(rows: Rows, counts: Mapping[str, int], chosen: str, fallback: str) -> Html:
+def coverage_table(rows: Rows, counts: Mapping[str, int], selected: str, fallback: str) -> Html:
     """Return what share of the objects of each class each set of priors covers, on test or on what there is."""
     split = "test" if any(row["split"] == "test" for row in rows) else fallback
     own = {(row["name"], row["label"]): row for row in rows if row["split"] == split}
     labels, names = class_order({label for _, label in own}), list(counts)
-    cells = [[name, _count(counts[name]), *(_covered(own.get((name, label))) for label in labels)] for name in names]
-    cells = [[joined(row[0], badge("chosen")) if row[0] == chosen else row[0], *row[1:]] for row in cells]
+    cells = [
+        [name, _format_count(counts[name]), *(_coverage_cell(own.get((name, label))) for label in labels)]
+        for name in names
+    ]
+    cells = [[join_html(row[0], badge("chosen")) if row[0] == selected else row[0], *row[1:]] for row in cells]
     caption = f"Covered at IoU .5, in points; small: positives an object; on {split}"
-    return table(["priors", "boxes", *map(swatch, labels)], cells, caption, [names.index(chosen)])
+    return table(["priors", "boxes", *map(swatch, labels)], cells, caption, [names.index(selected)])
 
 
-def training(work: WorkFolder, limit: Limit) -> Section:
+def training_section(work: WorkFolder, limit: ImageLimit) -> Section:
     """Return how the last model was trained."""
-    todo = work.todo("extract", "describe", "priors", "train")
-    if not work.ran("train"):
+    todo = work.missing_stage_note("extract", "describe", "priors", "train")
+    if not work.has_run("train"):
         return Section("training", "Training", todo)
-    place, history = work.latest / "figures", work.history
+    place, history = work.training_run / "figures", work.history
     parts = [
-        facts(_settings(work.trained, history)),
-        trained_table(history),
+        definition_list(_run_settings(work.trained_model, history)),
+        training_scores_table(history),
         picture(place / "losses.png", "Loss and its two terms by epoch, on train and validation photos"),
         picture(place / "precision.png", "Average precision on validation photos by epoch"),
         picture(place / "augmented.png", "Training photos as augmentation shows them, with what is to be found", limit),
     ]
-    return Section("training", "Training", joined(*parts))
+    return Section("training", "Training", join_html(*parts))
 
 
-def trained_table(history: Mapping[str, Any]) -> Html:
+def training_scores_table(history: Mapping[str, Any]) -> Html:
     """Return the average precision of the epoch that was kept, as the training has judged it."""
     known = {split: history[split] for split in ("val", "test") if "map50" in (history.get(split) or {})}
     if not known:
         return Html("")
     labels = class_order({key[5:] for own in known.values() for key in own if key.startswith("ap50.")})
     rows = [
-        [split, points(own["map50"]), *(points(own.get(f"ap50.{label}")) for label in labels)]
+        [split, format_points(own["map50"]), *(format_points(own.get(f"ap50.{label}")) for label in labels)]
         for split, own in known.items()
     ]
     return table(["photos", "mean", *map(swatch, labels)], rows, "Average precision at IoU .5 of the epoch kept")
 
 
-def _settings(trained: Mapping[str, Any], history: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _run_settings(model_info: Mapping[str, Any], history: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what people compare between runs."""
-    about = trained.get("trained", {})
+    about = model_info.get("trained", {})
     learning, data, prior = (about.get(name, {}) for name in ("train", "data", "priors"))
     photos = ", ".join(f"{count:,} {split}" for split, count in data.get("photos", {}).items())
     epochs = f"{len(history.get('rows', ()))} of {learning.get('epochs', '?')}, kept {history.get('best', '?')}"
@@ -171,47 +183,57 @@ def _settings(trained: Mapping[str, Any], history: Mapping[str, Any]) -> list[tu
         ("decay", learning.get("decay")),
         ("kept by", learning.get("best_by")),
         ("seed", learning.get("seed")),
-        ("data", short(data.get("digest", ""))),
+        ("data", short_digest(data.get("digest", ""))),
     ]
     return [(name, str(value)) for name, value in pairs if value is not None and str(value)]
 
 
-def _cards(work: WorkFolder) -> dict[str, str]:
+def _card_titles(work: WorkFolder) -> dict[str, str]:
     """Return the title and licence of each dataset's card."""
     told = {}
     for row in work.rows("index", "cards"):
         card = tomllib.loads(row["text"])
-        told[row["dataset"]] = ", ".join(filter(None, (card.get("title"), card.get("licence"))))
+        told[row["dataset_section"]] = ", ".join(filter(None, (card.get("title"), card.get("licence"))))
     return told
 
 
-def _boxes_of(work: WorkFolder, name: str) -> dict[str, int]:
+def _box_counts(work: WorkFolder, name: str) -> dict[str, int]:
     labels = work.folder("extract").read("boxes", name, ["label"])["label"]
     return {entry["values"]: entry["counts"] for entry in pc.value_counts(labels).to_pylist()}
 
 
-def _rejected(work: WorkFolder) -> list[dict[str, Any]]:
-    rows = [row for stage in ("index", "extract", "detect") if work.ran(stage) for row in work.rows(stage, "rejected")]
-    left_out = work.latest / "rejected.parquet"
-    return rows + (conform(pq.read_table(left_out), "rejected").to_pylist() if left_out.is_file() else [])
+def _rejected_rows(work: WorkFolder) -> list[dict[str, Any]]:
+    rows = [
+        row for stage in ("index", "extract", "detect") if work.has_run(stage) for row in work.rows(stage, "rejected")
+    ]
+    left_out = work.training_run / "rejected.parquet"
+    return rows + (conform_to_schema(pq.read_table(left_out), "rejected").to_pylist() if left_out.is_file() else [])
 
 
-def _findings(work: WorkFolder) -> Html:
-    if not work.ran("describe"):
+def _findings_table(work: WorkFolder) -> Html:
+    if not work.has_run("describe"):
         return Html("")
-    rows = [_finding(row) for row in work.rows("describe", "findings")]
+    rows = [_finding_cells(row) for row in work.rows("describe", "findings")]
     head = ["dataset", "finding", "count", "share", "for example"]
     return table(head, rows, "What looks wrong in the labels") if rows else note("Nothing looks wrong in the labels.")
 
 
-def _finding(row: Mapping[str, Any]) -> list[str]:
+def _finding_cells(row: Mapping[str, Any]) -> list[str]:
     what = f"{row['label']} {row['message']}".strip()
-    return [row["dataset"], what, _count(row["count"]), f"{100 * row['share']:.1f} %", row["example"] or ""]
+    return [
+        row["dataset_section"],
+        what,
+        _format_count(row["count"]),
+        f"{100 * row['share']:.1f} %",
+        row["example"] or "",
+    ]
 
 
-def _sheet(work: WorkFolder, names: Sequence[str], photos: Mapping[tuple[str, str], int], limit: Limit) -> Html:
+def _label_sheet(
+    work: WorkFolder, names: Sequence[str], photos: Mapping[tuple[str, str], int], limit: ImageLimit
+) -> Html:
     """Return the sheet of labels of the largest dataset that has one."""
-    place = work.folder("extract").path / "drawings"
+    place = work.folder("extract").path / "previews"
     by_size = sorted(names, key=lambda name: -sum(count for (own, _), count in photos.items() if own == name))
     for name in by_size:
         if shown := picture(place / f"{name}.jpg", f"Labels of {name}, drawn over the photos", limit):
@@ -219,9 +241,9 @@ def _sheet(work: WorkFolder, names: Sequence[str], photos: Mapping[tuple[str, st
     return Html("")
 
 
-def _covered(row: Mapping[str, Any] | None) -> Html:
-    return joined(points(row["coverage_50"]), tag("small", f"{row['positives']:.1f}")) if row else Html("-")
+def _coverage_cell(row: Mapping[str, Any] | None) -> Html:
+    return join_html(format_points(row["coverage_50"]), tag("small", f"{row['positives']:.1f}")) if row else Html("-")
 
 
-def _count(number: int) -> str:
+def _format_count(number: int) -> str:
     return f"{number:,}"

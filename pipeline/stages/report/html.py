@@ -17,34 +17,36 @@ from typing import Final
 
 from PIL import Image, UnidentifiedImageError
 
-from pipeline.imaging.drawing import colour_of
+from pipeline.imaging.drawing import class_rgb
 
 __all__ = [
     "Html",
-    "Limit",
+    "ImageLimit",
     "Section",
     "badge",
     "bytes_picture",
-    "facts",
-    "joined",
-    "large_figures",
+    "definition_list",
+    "figure_tiles",
+    "format_interval",
+    "format_points",
+    "join_html",
     "note",
-    "page",
     "picture",
-    "points",
-    "short",
-    "span",
+    "render_page",
+    "short_digest",
     "swatch",
     "table",
     "tag",
 ]
 
-STYLES: Final = Path(__file__).with_name("report.css")
-POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-QUALITY: Final = 82
+STYLESHEET: Final = Path(__file__).with_name("report.css")
+CONTENT_SECURITY_POLICY: Final = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+)
+JPEG_QUALITY: Final = 82
 NUMBER: Final = re.compile(r"[-+]?[\d.,]+( ?%)?|-")
 # Shares of a figure's pixels: as wide it is shown, so that all lettering is of one size, and no narrower: it scrolls.
-SHOWN, READABLE = 0.69, 0.45
+DISPLAY_SCALE, MIN_DISPLAY_SCALE = 0.69, 0.45
 
 
 class Html(str):
@@ -53,17 +55,17 @@ class Html(str):
     __slots__ = ()
 
 
-def joined(*parts: str) -> Html:
+def join_html(*parts: str) -> Html:
     """Return parts one after the other, all that is no HTML yet escaped."""
     return Html("".join(part if isinstance(part, Html) else escape(part) for part in parts))
 
 
-def tag(name: str, *inside: str, **attributes: str | int | None) -> Html:
+def tag(name: str, *children: str, **attributes: str | int | None) -> Html:
     """Return an element; `class_` is its attribute class, and an attribute that is None is left out."""
-    return Html(f"{_opening(name, attributes)}{joined(*inside)}</{name}>")
+    return Html(f"{_opening_tag(name, attributes)}{join_html(*children)}</{name}>")
 
 
-def _opening(name: str, attributes: Mapping[str, str | int | None]) -> str:
+def _opening_tag(name: str, attributes: Mapping[str, str | int | None]) -> str:
     told = (
         f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
         for key, value in attributes.items()
@@ -75,18 +77,18 @@ def _opening(name: str, attributes: Mapping[str, str | int | None]) -> str:
 # Numbers
 
 
-def points(value: float | None) -> str:
+def format_points(value: float | None) -> str:
     """Return a share as points of a hundred with one decimal: 64.4."""
     return "-" if value is None or math.isnan(value) else f"{100 * value:.1f}"
 
 
-def span(low: float | None, high: float | None) -> str:
+def format_interval(low: float | None, high: float | None) -> str:
     """Return an interval in points: 61.0-67.2; nothing if there is none, or if it was counted from nothing."""
-    told = (points(low), points(high))
+    told = (format_points(low), format_points(high))
     return "" if "-" in told else "-".join(told)
 
 
-def short(digest: str) -> str:
+def short_digest(digest: str) -> str:
     """Return as much of a digest as people compare."""
     return digest[:12]
 
@@ -117,16 +119,16 @@ def swatch(label: str) -> Html:
     """Return a class's name behind a dot in the colour that it is drawn in; no name is the mean over classes."""
     if not label:
         return Html("mean")
-    red, green, blue = colour_of(label)
-    return joined(tag("span", class_="dot", style=f"background:rgb({red},{green},{blue})"), label)
+    red, green, blue = class_rgb(label)
+    return join_html(tag("span", class_="dot", style=f"background:rgb({red},{green},{blue})"), label)
 
 
-def facts(pairs: Sequence[tuple[str, str]]) -> Html:
+def definition_list(pairs: Sequence[tuple[str, str]]) -> Html:
     """Return names with what they are, those that are something."""
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in pairs if value))
 
 
-def large_figures(figures: Sequence[tuple[str, str, str]]) -> Html:
+def figure_tiles(figures: Sequence[tuple[str, str, str]]) -> Html:
     """Return figures to see from afar: name, figure, and what to know about it."""
     tiles = (
         tag("div", tag("span", name, class_="name"), tag("strong", figure), tag("small", about), class_="tile")
@@ -135,7 +137,7 @@ def large_figures(figures: Sequence[tuple[str, str, str]]) -> Html:
     return tag("div", *tiles, class_="tiles")
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str, marked: Container[int] = ()) -> Html:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str, highlighted: Container[int] = ()) -> Html:
     """Return a table that scrolls in a box of its own where it is too wide; the first cell of a row is its name.
 
     Cells may be whole `td` elements. Of a column that has nothing but numbers, the digits stand below each other.
@@ -148,7 +150,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str, mark
             "tr",
             tag("th", row[0], scope="row"),
             *(_cell(cell, kind) for cell, kind in zip(row[1:], kinds[1:], strict=True)),
-            class_="marked" if place in marked else None,
+            class_="marked" if place in highlighted else None,
         )
         for place, row in enumerate(rows)
     )
@@ -171,21 +173,21 @@ def _is_number(cell: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Limit:
+class ImageLimit:
     """How large a sheet of photos may be: pixels across, and bytes."""
 
     width: int
     size: int
 
 
-def picture(path: Path, caption: str, limit: Limit | None = None) -> Html:
+def picture(path: Path, caption: str, limit: ImageLimit | None = None) -> Html:
     """Return a picture that the page carries, nothing where there is none that can be read.
 
     With a limit it is a sheet of photos, which becomes a JPEG within it; without, a figure as it is.
     """
     try:
         data = path.read_bytes()
-        return bytes_picture(data, caption) if limit is None else bytes_picture(_shrunk(data, limit), caption, "sheet")
+        return bytes_picture(data, caption) if limit is None else bytes_picture(_shrink(data, limit), caption, "sheet")
     except (OSError, UnidentifiedImageError):
         return Html("")
 
@@ -194,15 +196,19 @@ def bytes_picture(data: bytes, caption: str, kind: str = "chart") -> Html:
     """Return a picture from its file's bytes, a PNG or a JPEG, on a light card: it is drawn on white paper."""
     with Image.open(io.BytesIO(data)) as image:
         (width, height), mime = image.size, f"image/{(image.format or 'png').lower()}"
-    least = f"width:{round(SHOWN * width)}px;min-width:{round(READABLE * width)}px" if kind == "chart" else None
+    least = (
+        f"width:{round(DISPLAY_SCALE * width)}px;min-width:{round(MIN_DISPLAY_SCALE * width)}px"
+        if kind == "chart"
+        else None
+    )
     source = f"data:{mime};base64,{b64encode(data).decode()}"
     told: dict[str, str | int | None] = {"alt": caption}
     told |= {"width": width, "height": height, "loading": "lazy", "style": least, "src": source}
-    card = tag("div", Html(_opening("img", told)), class_="card", tabindex=0, role="region", aria_label=caption)
+    card = tag("div", Html(_opening_tag("img", told)), class_="card", tabindex=0, role="region", aria_label=caption)
     return tag("figure", card, tag("figcaption", caption), class_=kind)
 
 
-def _shrunk(data: bytes, limit: Limit) -> bytes:
+def _shrink(data: bytes, limit: ImageLimit) -> bytes:
     """Return a picture as a JPEG within the limit, no larger than it was."""
     with Image.open(io.BytesIO(data)) as image:
         photo, width = image.convert("RGB"), min(limit.width, image.width)
@@ -215,27 +221,27 @@ def _shrunk(data: bytes, limit: Limit) -> bytes:
 def _jpeg(photo: Image.Image, width: int) -> bytes:
     size = (width, max(1, round(photo.height * width / photo.width)))
     buffer = io.BytesIO()
-    photo.resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    photo.resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return buffer.getvalue()
 
 
 # The page
 
 
-def page(title: str, under: str, sections: Sequence[Section]) -> str:
+def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     """Return the whole page."""
     links = (tag("li", tag("a", section.title, href=f"#{section.anchor}")) for section in sections)
     bodies = (tag("section", tag("h2", part.title), part.body, id=part.anchor) for part in sections)
-    head = joined(
+    head = join_html(
         Html('<meta charset="utf-8">'),
-        Html(f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">'),
+        Html(f'<meta http-equiv="Content-Security-Policy" content="{escape(CONTENT_SECURITY_POLICY)}">'),
         Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
         Html('<meta name="color-scheme" content="light dark">'),
         tag("title", title),
-        tag("style", Html(STYLES.read_text(encoding="utf-8"))),
+        tag("style", Html(STYLESHEET.read_text(encoding="utf-8"))),
     )
-    body = joined(
-        tag("header", tag("h1", title), tag("p", under)),
+    body = join_html(
+        tag("header", tag("h1", title), tag("p", subtitle)),
         tag("nav", tag("ol", *links), aria_label="Contents"),
         tag("main", *bodies),
     )

@@ -16,17 +16,17 @@ from pipeline.config import Settings
 from pipeline.execution.runner import Context, Outcome
 from pipeline.stages.report import dataset_sections as report_dataset
 from pipeline.stages.report import result_sections as report_results
-from pipeline.stages.report.html import Limit, page
+from pipeline.stages.report.html import ImageLimit, render_page
 from pipeline.stages.report.work_folder import REPORTED, WorkFolder
 from pipeline.storage.files import write_bytes
 from pipeline.storage.lock import locked
 from pipeline.tracking.run_logger import open_run
 
-__all__ = ["NAME", "ReportConfig", "report_page", "run"]
+__all__ = ["NAME", "ReportConfig", "build_page", "run"]
 
 NAME: Final = "report"
-FILE: Final = "index.html"
-SHEETS: Final = 0.62  # of the page's bytes, before they are written as letters, which takes a third more
+PAGE_FILE: Final = "index.html"
+SHEETS_SHARE: Final = 0.62  # of the page's bytes, before they are written as letters, which takes a third more
 
 
 class ReportConfig(Settings):
@@ -43,21 +43,21 @@ class ReportConfig(Settings):
     megabytes: float = Field(default=6.0, gt=0)
 
 
-def report_page(work: WorkFolder, config: ReportConfig) -> str:
+def build_page(work: WorkFolder, config: ReportConfig) -> str:
     """Return the page of a work folder."""
-    limit = Limit(config.width, round(SHEETS * 1e6 * config.megabytes / work.sheets))
+    limit = ImageLimit(config.width, round(SHEETS_SHARE * 1e6 * config.megabytes / work.num_sheets))
     sections = [
-        report_results.headlines(work),
-        report_dataset.dataset(work, limit),
-        report_dataset.histograms(work),
-        report_dataset.priors(work),
-        report_dataset.training(work, limit),
-        report_results.scores(work),
-        report_results.errors(work),
-        report_results.operating(work),
-        report_results.photos(work, limit),
+        report_results.headline_section(work),
+        report_dataset.dataset_section(work, limit),
+        report_dataset.histograms_section(work),
+        report_dataset.priors_section(work),
+        report_dataset.training_section(work, limit),
+        report_results.scores_section(work),
+        report_results.errors_section(work),
+        report_results.operating_point_section(work),
+        report_results.photos_section(work, limit),
     ]
-    return page(config.title or work.name, _under(work), [part for part in sections if part.body])
+    return render_page(config.title or work.name, _subtitle(work), [part for part in sections if part.body])
 
 
 def run(context: Context, config: ReportConfig) -> Outcome:
@@ -66,22 +66,22 @@ def run(context: Context, config: ReportConfig) -> Outcome:
     work.folder("index").require_manifest()
     folder = context.folder(NAME).path
     with locked(folder, reads=[context.folder(stage).path for stage in REPORTED]):
-        data, path = report_page(work, config).encode(), folder / FILE
+        data, path = build_page(work, config).encode(), folder / PAGE_FILE
         if path.is_file() and path.read_bytes() == data:
             return _outcome(work, path, data, started)
-        with open_run(NAME, context.tracking, context.parent()) as tracked:
+        with open_run(NAME, context.tracking, context.parent_run()) as tracked:
             tracked.log_settings({NAME: config.model_dump()})
-            write_bytes(path, data, context.patience)
+            write_bytes(path, data, context.disk_retry_seconds)
             outcome = _outcome(work, path, data, started, changed=True, run_id=tracked.run_id)
             tracked.log({"bytes": float(len(data))}, {"digest": outcome.digest})
             tracked.log_files([path])
-        context.say(f"report: {path}, {len(data) / 1e6:.1f} MB, all in one file; open it in a browser")
+        context.log(f"report: {path}, {len(data) / 1e6:.1f} MB, all in one file; open it in a browser")
         return outcome
 
 
-def _under(work: WorkFolder) -> str:
+def _subtitle(work: WorkFolder) -> str:
     """Return the line under the title: how far the work has come."""
-    done = [stage for stage in REPORTED if work.ran(stage)]
+    done = [stage for stage in REPORTED if work.has_run(stage)]
     return f"facade-ssd: {', '.join(done)}" + (
         "" if len(done) == len(REPORTED) else f" ({len(done)} of {len(REPORTED)})"
     )

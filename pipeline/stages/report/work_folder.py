@@ -13,22 +13,19 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from pipeline.assets import bundle_named
+from pipeline.assets import resolve_bundle
 from pipeline.datasets.labels import class_order
+from pipeline.models.bundle import LATEST_LINK
 from pipeline.stages import STAGES
-from pipeline.stages.report.html import Html, joined, note, tag
-from pipeline.storage.stage_folder import MANIFEST, StageFolder
+from pipeline.stages.report.html import Html, join_html, note, tag
+from pipeline.storage.stage_folder import MANIFEST_FILE, StageFolder
 from ssd import bundle_digest
 from ssd.bundle import MODEL_FILE
 
 __all__ = ["REPORTED", "WorkFolder"]
 
 REPORTED: Final = STAGES[: STAGES.index("report")]
-# Whose digest each stage keeps among its settings: of what its tables were made from.
-MADE_FROM: Final = {"extract": ("index",), "describe": ("extract",), "priors": ("extract",)} | {
-    "evaluate": ("extract", "detect")
-}
-HISTORY: Final = "history.json"
+HISTORY_FILE: Final = "history.json"
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class WorkFolder:
         """Return the folder of a stage."""
         return StageFolder(self.path, stage)
 
-    def ran(self, stage: str) -> bool:
+    def has_run(self, stage: str) -> bool:
         """Return whether a stage has completed here."""
         return bool(self.history) if stage == "train" else self.folder(stage).manifest() is not None
 
@@ -55,43 +52,43 @@ class WorkFolder:
         return found
 
     @cached_property
-    def latest(self) -> Path:
+    def training_run(self) -> Path:
         """The run that trained the model that was judged, else the one that was trained last."""
         folder, judged = self.folder("train").path, self.folder("evaluate").manifest()
         wanted = judged.settings.get("model") if judged else None
         bundles = [
             path.parent for path in sorted(folder.glob(f"*/bundle/{MODEL_FILE}")) if not path.parents[1].is_symlink()
         ]
-        return next((path.parent for path in bundles if bundle_digest(path) == wanted), folder / "latest")
+        return next((path.parent for path in bundles if bundle_digest(path) == wanted), folder / LATEST_LINK)
 
     @cached_property
-    def found(self) -> StageFolder:
+    def detections(self) -> StageFolder:
         """The detections that were judged, else those of the work folder."""
         judged = self.folder("evaluate").manifest()
         place = judged.settings.get("evaluate", {}).get("detections") if judged else None
-        return StageFolder(self.path, "detect", place=Path(place) if place else None)
+        return StageFolder(self.path, "detect", custom_path=Path(place) if place else None)
 
     @cached_property
     def history(self) -> dict[str, Any]:
         """What the last training came to, empty if there was none."""
-        return read_json(self.latest / HISTORY)
+        return read_json(self.training_run / HISTORY_FILE)
 
     @cached_property
     def model(self) -> dict[str, Any]:
         """What `model.json` says of the network that found, else of the one that was trained last."""
-        detect = self.found.manifest()
-        bundle = bundle_named(str(detect.settings.get("bundle") or "")) if detect else None
-        return (bundle and read_json(bundle / "model.json")) or self.trained
+        detect = self.detections.manifest()
+        bundle = resolve_bundle(str(detect.settings.get("bundle") or "")) if detect else None
+        return (bundle and read_json(bundle / "model.json")) or self.trained_model
 
     @property
-    def sheets(self) -> int:
+    def num_sheets(self) -> int:
         """How many sheets of photos there may be: labels, augmented, found, and those of `evaluate`."""
-        return 3 + len(list(self.folder("evaluate").path.glob("drawings/*.jpg")))
+        return 3 + len(list(self.folder("evaluate").path.glob("previews/*.jpg")))
 
     @cached_property
     def splits(self) -> list[str]:
         """The splits that were judged, the one to look at first: test, or what there is."""
-        found = sorted(set(self.table("evaluate", "judged", ["split"])["split"].to_pylist()))
+        found = sorted(set(self.table("evaluate", "evaluated_images", ["split"])["split"].to_pylist()))
         return sorted(found, key=lambda split: split != "test")
 
     @cached_property
@@ -107,55 +104,57 @@ class WorkFolder:
     @cached_property
     def photos(self) -> int:
         """How many photos were judged, or are indexed if none were."""
-        stage, name = ("evaluate", "judged") if self.ran("evaluate") else ("index", "images")
+        stage, name = ("evaluate", "evaluated_images") if self.has_run("evaluate") else ("index", "images")
         return sum(file.rows for file in self.folder(stage).require_manifest().files(name))
 
     @property
-    def trained(self) -> dict[str, Any]:
+    def trained_model(self) -> dict[str, Any]:
         """What `model.json` says of the network that was trained last."""
-        return read_json(self.latest / "bundle" / "model.json")
+        return read_json(self.training_run / "bundle" / "model.json")
 
-    def operating(self) -> Mapping[str, Any]:
+    def operating_point(self) -> Mapping[str, Any]:
         """Return what `evaluate` says of thresholds."""
         return read_json(self.folder("evaluate").path / "operating.json")
 
     def date(self, stage: str) -> str:
         """Return the day on which a stage's tables were put in force, in UTC."""
-        written = (self.folder(stage).path / MANIFEST).stat().st_mtime
+        written = (self.folder(stage).path / MANIFEST_FILE).stat().st_mtime
         return datetime.fromtimestamp(written, UTC).strftime("%Y-%m-%d")
 
-    def todo(self, *stages: str) -> Html:
+    def missing_stage_note(self, *stages: str) -> Html:
         """Return a sentence that says what to run before there is something to see: the last, after the others."""
-        missing = [stage for stage in stages if not self.ran(stage)]
+        missing = [stage for stage in stages if not self.has_run(stage)]
         if not missing:
             return Html("")
         after = f", after {' and '.join(missing[:-1])}" if missing[:-1] else ""
-        return note("Not yet: run ", tag("code", command_of(missing[-1], self.path)), f"{after}.", kind="todo")
+        return note("Not yet: run ", tag("code", stage_command(missing[-1], self.path)), f"{after}.", kind="todo")
 
-    def next_steps(self) -> Html:
+    def next_commands(self) -> Html:
         """Return the commands that are left to run, in order."""
-        missing = [stage for stage in REPORTED if not self.ran(stage)]
-        commands = (tag("li", tag("code", command_of(stage, self.path))) for stage in missing)
+        missing = [stage for stage in REPORTED if not self.has_run(stage)]
+        commands = (tag("li", tag("code", stage_command(stage, self.path))) for stage in missing)
         return tag("div", "What is left to run:", tag("ol", *commands), class_="todo") if missing else Html("")
 
-    def outdated(self) -> list[Html]:
+    def stale_stages(self) -> list[Html]:
         """Return a sentence for each stage whose tables are older than those that they are made from."""
         return [
-            joined(f"{stage} is older than {source}: run ", tag("code", command_of(stage, self.path)), ".")
-            for stage, sources in MADE_FROM.items()
-            for source in sources
-            if self._is_older(stage, source)
+            join_html(f"{stage} is older than {source}: run ", tag("code", stage_command(stage, self.path)), ".")
+            for stage in REPORTED
+            for source, digest in self._inputs(stage).items()
+            if (manifest := self.folder(source).manifest()) is not None and manifest.digest != digest
         ]
 
-    def _is_older(self, stage: str, source: str) -> bool:
-        own, before = self.folder(stage).manifest(), self.folder(source).manifest()
-        elsewhere = stage == "evaluate" and (own and own.settings.get("evaluate", {}).get("detections"))
-        if own is None or before is None or (elsewhere and source == "detect"):
-            return False
-        return bool(own.settings.get(source) != before.digest)
+    def _inputs(self, stage: str) -> dict[str, str]:
+        """Return the stages of this work folder that a stage's tables are made from, with the digest they had then."""
+        manifest = self.folder(stage).manifest()
+        settings = manifest.settings if manifest else {}
+        inputs = {name: settings[name] for name in REPORTED if isinstance(settings.get(name), str)}
+        if stage == "evaluate" and settings.get("evaluate", {}).get("detections"):
+            inputs.pop("detect", None)  # the detections of another folder
+        return inputs
 
 
-def command_of(stage: str, work: Path) -> str:
+def stage_command(stage: str, work: Path) -> str:
     """Return the command that runs a stage."""
     place = shlex.quote(str(work))
     if stage == "index":

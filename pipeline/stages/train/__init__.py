@@ -1,1 +1,4 @@
-"""`train`: reads `images`, `boxes` and `priors.json`, writes a model bundle."""
+"""Train a detector on the boxes and keep the best epoch as a bundle; on a GPU where there is one.
+
+Reads `images`, `boxes` and `priors.json`; writes a model bundle.
+"""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from pipeline.imaging.drawing import contact_sheet, draw_boxes, save_picture
-from pipeline.imaging.plotting import INK, paint_of, save_figure
+from pipeline.imaging.plotting import INK, class_colour, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,10 +24,10 @@ __all__ = ["draw_mosaic", "draw_training"]
 Rows = Sequence[Mapping[str, float]]
 LOSSES = {"total loss": "loss", "localisation loss": "loss_location", "confidence loss": "loss_confidence"}
 PRECISIONS = {"average precision, IoU .5": "50", "average precision, IoU .75": "75"}
-TRAIN, VAL = "#5b7aa6", "#c4532f"
-DOTS = 40  # so many points are drawn as dots too: one alone would be no line
+TRAIN_COLOUR, VAL_COLOUR = "#5b7aa6", "#c4532f"
+MAX_MARKERS = 40  # so many points are drawn as dots too: one alone would be no line
 STYLES = ("solid", "dashed", "dotted", "dashdot")
-DECADE, MOST_INSIDE = 10, 6
+DECADE, MAX_INSIDE_LEGEND = 10, 6
 MOSAIC_COLUMNS, MOSAIC_ROWS = 4, 4
 
 
@@ -40,19 +40,21 @@ def draw_training(rows: Rows, best: int, folder: Path) -> list[Path]:
 
     def losses(axes: Axes, title: str) -> None:
         lines = {name: _series(rows, f"{name}.{LOSSES[title]}") for name in ("train", "val")}
-        _line(axes, *lines["train"], "train", color=TRAIN)
-        _line(axes, *lines["val"], "validation", color=VAL)
+        _plot_line(axes, *lines["train"], "train", color=TRAIN_COLOUR)
+        _plot_line(axes, *lines["val"], "validation", color=VAL_COLOUR)
         if _spans_decades([value for _, values in lines.values() for value in values]):
-            _count_in_decades(axes)
-        _finish(axes, rows, best)
+            _use_log_scale(axes)
+        _finish_axes(axes, rows, best)
 
     def precisions(axes: Axes, title: str) -> None:
         percent = PRECISIONS[title]
         labels = _classes(rows, percent)
-        for label, dashes in zip(labels, _dashes(labels), strict=True):
-            _line(axes, *_series(rows, f"val.ap{percent}.{label}"), label, color=paint_of(label), linestyle=dashes)
-        _line(axes, *_series(rows, f"val.map{percent}"), "mean", color=INK, linewidth=2.2)
-        _finish(axes, rows, best)
+        for label, dashes in zip(labels, _line_styles(labels), strict=True):
+            _plot_line(
+                axes, *_series(rows, f"val.ap{percent}.{label}"), label, color=class_colour(label), linestyle=dashes
+            )
+        _plot_line(axes, *_series(rows, f"val.map{percent}"), "mean", color=INK, linewidth=2.2)
+        _finish_axes(axes, rows, best)
 
     paths = [save_figure(folder / "losses.png", list(LOSSES), losses)]
     if any("val.map50" in row for row in rows):
@@ -68,13 +70,13 @@ def draw_mosaic(inputs: Tensor, targets: Sequence[Target], classes: Sequence[str
     most, (height, width) = MOSAIC_COLUMNS * MOSAIC_ROWS, inputs.shape[-2:]
     pixels = inputs[:most].detach().cpu().clamp(0, 255).round().byte().permute(0, 2, 3, 1).numpy()
     pictures = [
-        draw_boxes(Image.fromarray(photo), _boxes(target, classes))
+        draw_boxes(Image.fromarray(photo), _target_boxes(target, classes))
         for photo, target in zip(pixels, targets[:most], strict=True)
     ]
     return save_picture(contact_sheet([("", picture) for picture in pictures], MOSAIC_COLUMNS, (width, height)), path)
 
 
-def _boxes(target: Target, classes: Sequence[str]) -> list[dict[str, Any]]:
+def _target_boxes(target: Target, classes: Sequence[str]) -> list[dict[str, Any]]:
     """Return a target's boxes as rows of a table of boxes."""
     ignore = [False] * len(target.labels) if target.ignore is None else target.ignore.tolist()
     return [
@@ -98,17 +100,17 @@ def _classes(rows: Rows, percent: str) -> list[str]:
     return list(dict.fromkeys(name.removeprefix(start) for row in rows for name in row if name.startswith(start)))
 
 
-def _line(axes: Axes, epochs: list[float], values: list[float], label: str, **style: Any) -> None:
+def _plot_line(axes: Axes, epochs: list[float], values: list[float], label: str, **style: Any) -> None:
     if values:
-        dots = {"marker": "o", "markersize": 3.5} if len(values) <= DOTS else {}
+        dots = {"marker": "o", "markersize": 3.5} if len(values) <= MAX_MARKERS else {}
         axes.plot(epochs, values, **{"label": label, "linewidth": 1.4, **dots, **style})
 
 
-def _dashes(labels: Sequence[str]) -> list[str]:
+def _line_styles(labels: Sequence[str]) -> list[str]:
     """Return the line style of each class: full, but for those whose colour another one has already."""
     seen = Counter[tuple[float, ...]]()
     styles = []
-    for colour in map(paint_of, labels):
+    for colour in map(class_colour, labels):
         styles.append(STYLES[seen[colour] % len(STYLES)])
         seen[colour] += 1
     return styles
@@ -118,7 +120,7 @@ def _spans_decades(values: Sequence[float]) -> bool:
     return bool(values) and 0 < DECADE * min(values) < max(values)
 
 
-def _count_in_decades(axes: Axes) -> None:
+def _use_log_scale(axes: Axes) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set_yscale("log")
@@ -128,7 +130,7 @@ def _count_in_decades(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _finish(axes: Axes, rows: Rows, best: int) -> None:
+def _finish_axes(axes: Axes, rows: Rows, best: int) -> None:
     """Mark the epoch that was kept, and name the lines, beside the panel if there are many."""
     from matplotlib.ticker import MaxNLocator
 
@@ -139,5 +141,7 @@ def _finish(axes: Axes, rows: Rows, best: int) -> None:
     axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=(1, 2, 5, 10)))
     axes.set_xlabel("epoch")
-    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if len(lines) > MOST_INSIDE else {}
+    beside: dict[str, Any] = (
+        {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if len(lines) > MAX_INSIDE_LEGEND else {}
+    )
     axes.legend(fontsize=8, frameon=False, **beside)

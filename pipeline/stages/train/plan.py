@@ -12,16 +12,16 @@ import torch
 from pipeline.config import read_text
 from pipeline.errors import FacadeError, UsageError
 from pipeline.execution.runner import Context
-from pipeline.models.bundle import told
-from pipeline.models.prior_specs import priors_named
-from pipeline.stages.train.config import BACKBONES, CHOSEN, TrainConfig
-from pipeline.stages.train.data import Material, gather
-from pipeline.stages.train.initial_weights import identity
+from pipeline.models.bundle import translate_errors
+from pipeline.models.prior_specs import load_prior_spec
+from pipeline.stages.train.config import CHOSEN_PRIORS, PRESET_BACKBONES, TrainConfig
+from pipeline.stages.train.data import TrainingRows, load_training_rows
+from pipeline.stages.train.initial_weights import weights_fingerprint
 from pipeline.storage.files import json_digest
 from ssd import PRESETS, SSD, ModelConfig, PriorSpec, backbone_for
 from ssd import TrainConfig as Learning
 
-__all__ = ["TrainingPlan", "decide"]
+__all__ = ["TrainingPlan", "make_plan"]
 
 
 @dataclass(frozen=True)
@@ -29,76 +29,76 @@ class TrainingPlan:
     """Everything that is decided before a photo is decoded."""
 
     config: TrainConfig
-    learning: Learning
+    ssd_config: Learning
     model: ModelConfig
-    material: Material
-    start: str
-    source: str
+    training_rows: TrainingRows
+    init_weights: str
+    priors_source: str
 
     @property
     def name(self) -> str:
         """The run's folder: the preset, and a digest of all that decides the run."""
-        network = [self.model.to_json(), identity(self.start)]
-        decided = [self.material.digest, self.learning.to_json(), network, self.config.side]
-        weights = [sorted(self.material.weights.items()), self.material.counts()]
-        return f"{self.config.named()}-{json_digest([decided, weights])[:10]}"
+        network = [self.model.to_json(), weights_fingerprint(self.init_weights)]
+        decided = [self.training_rows.digest, self.ssd_config.to_json(), network, self.config.max_side]
+        weights = [sorted(self.training_rows.weights.items()), self.training_rows.split_counts()]
+        return f"{self.config.preset_name()}-{json_digest([decided, weights])[:10]}"
 
     def settings(self) -> dict[str, Any]:
         """Return what MLflow and the bundle tell of the run."""
         priors = self.model.priors
         return {
             "train": {
-                "preset": self.config.named(),
+                "preset": self.config.preset_name(),
                 "backbone": self.model.backbone.name,
                 "fusion": self.model.backbone.fusion,
                 "classes": list(self.model.classes),
-                "start": Path(self.start).name,  # a bundle travels, this machine's folders do not
-                "side": self.config.side,
-                **self.learning.to_json(),
+                "start": Path(self.init_weights).name,  # a bundle travels, this machine's folders do not
+                "side": self.config.max_side,
+                **self.ssd_config.to_json(),
             },
-            "priors": {"name": priors.name, "source": self.source, "count": priors.count},
+            "priors": {"name": priors.name, "source": self.priors_source, "count": priors.count},
             "data": {
-                "digest": self.material.digest,
-                "datasets": self.material.datasets(),
-                "weights": dict(self.material.weights),
-                "photos": self.material.counts(),
+                "digest": self.training_rows.digest,
+                "datasets": self.training_rows.datasets(),
+                "weights": dict(self.training_rows.weights),
+                "photos": self.training_rows.split_counts(),
             },
         }
 
 
-def decide(context: Context, config: TrainConfig) -> TrainingPlan:
+def make_plan(context: Context, config: TrainConfig) -> TrainingPlan:
     """Return what is trained, on what, and how."""
-    learning = config.learning()
-    backbone, start = BACKBONES.get(config.named(), ("vgg16", "imagenet"))
+    learning = config.to_ssd_config()
+    backbone, start = PRESET_BACKBONES.get(config.preset_name(), ("vgg16", "imagenet"))
     backbone = config.backbone or backbone
-    start = config.start or (start if backbone != "tiny" else "none")
-    material = gather(context, config.weights(), config.classes)
-    if config.everything:
+    start = config.init_weights or (start if backbone != "tiny" else "none")
+    material = load_training_rows(context, config.dataset_weights(), config.classes)
+    if config.use_all_splits:
         material = replace(material, rows=[{**row, "split": "train"} for row in material.rows])
-    spec, source = _priors(context, config.priors)
-    with told("train.priors"):
+    spec, source = _load_priors(context, config.priors)
+    with translate_errors("train.priors"):
         model = ModelConfig(spec, material.classes, replace(backbone_for(backbone, spec), fusion=config.fusion))
         with torch.device("meta"):  # without weights: only to see that all of it fits together
             SSD(model)
     return TrainingPlan(config, learning, model, material, start, source)
 
 
-def _priors(context: Context, name: str) -> tuple[PriorSpec, str]:
+def _load_priors(context: Context, name: str) -> tuple[PriorSpec, str]:
     """Return the priors to train with, and what has made them."""
     path = context.folder("priors").path / "priors.json"
     if name in PRESETS:
-        return priors_named(name), "preset"  # type: ignore[return-value]
+        return load_prior_spec(name), "preset"  # type: ignore[return-value]
     if name.endswith(".json"):
-        return priors_named(name), Path(name).name  # type: ignore[return-value]
+        return load_prior_spec(name), Path(name).name  # type: ignore[return-value]
     if not path.exists():
         raise FacadeError(
             f"{path} is not there; run `facade priors` first, or choose priors with --set train.priors=paper_coco."
         )
     data = json.loads(read_text(path))
-    chosen = data["chosen"] if name == CHOSEN else name
+    chosen = data["chosen"] if name == CHOSEN_PRIORS else name
     if chosen not in data["specs"]:
         raise UsageError(
-            f"train.priors: {name!r} is none of {CHOSEN}, {', '.join(sorted({*data['specs'], *PRESETS}))}, or a file "
+            f"train.priors: {name!r} is none of {CHOSEN_PRIORS}, {', '.join(sorted({*data['specs'], *PRESETS}))}, or a file "
             "named *.json."
         )
     return PriorSpec.from_json(data["specs"][chosen]), f"priors, {name}"

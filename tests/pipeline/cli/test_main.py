@@ -16,9 +16,9 @@ def test_a_stage_prints_its_line_and_people_read_stderr(facade: Callable, drawn:
     first = facade("index", "--card", "card.toml", "--root", drawn, *common)
     assert (first.code, list(first.line), first.line["rows_out"]) == (0, KEYS, 10)
     assert "drawn: 10 photos" in first.text
-    extracted = facade("extract", *common, "--set", "extract.drawings=0")
-    assert (extracted.code, extracted.line["outputs"]["extracts"]) == (0, 10)
-    again = facade("extract", *common, "--set", "extract.drawings=0")
+    extracted = facade("extract", *common, "--set", "extract.previews=0")
+    assert (extracted.code, extracted.line["outputs"]["extraction_log"]) == (0, 10)
+    again = facade("extract", *common, "--set", "extract.previews=0")
     assert (again.code, again.line["changed"]) == (0, False)
     assert "nothing to do" in again.text
     checked = facade("verify", "a b/wörk")

@@ -16,15 +16,15 @@ import torch
 from pipeline.cli.main import main
 from pipeline.comparison import promotion
 from pipeline.comparison.promotion import promote
-from pipeline.comparison.runs import run_named, side_of
+from pipeline.comparison.runs import find_related_runs, find_run
 from pipeline.errors import FacadeError, UsageError
 from pipeline.stages.evaluate.candidate import CANDIDATE, CHAMPION, register_candidate
-from pipeline.stages.evaluate.scores import HEADLINE, headline
+from pipeline.stages.evaluate.scores import HEADLINE, headline_rows
 from pipeline.stages.evaluate.tables import evaluate_images
 from pipeline.storage.manifest import Manifest, Shard
 from pipeline.storage.stage_folder import StageFolder
-from pipeline.tracking.registry import Store, Version, fetch_bundle, open_store
-from pipeline.tracking.run_logger import OFF, Run, open_run
+from pipeline.tracking.registry import MlflowStore, Version, fetch_bundle, open_store
+from pipeline.tracking.run_logger import OFF, RunLogger, open_run
 from ssd import SSD, BackboneConfig, Bundle, ModelConfig, bundle_digest, preset, save_bundle
 
 from ..noise_model import Noise, noisy
@@ -50,7 +50,7 @@ class Kept:
     """A store, and the models in it by name."""
 
     uri: str
-    store: Store
+    store: MlflowStore
     models: dict[str, Model]
 
     def register(self, model: str, name: str) -> Version | None:
@@ -67,19 +67,19 @@ def save(folder: Path, seed: int, run_id: str | None) -> str:
 
 
 def commit(folder: StageFolder, tables: Tables) -> Manifest:
-    rows = [{"image_id": name} for name in tables["judged"]["image_id"].to_pylist()]
+    rows = [{"image_id": name} for name in tables["evaluated_images"]["image_id"].to_pylist()]
     digest = f"{hash(folder.path) & 0xFFFFFFFFFFFF:012x}"
     manifest = Manifest("evaluate", (folder.write_shard(Shard("all", 0, digest, rows), tables, len(rows)),))
     folder.commit(manifest)
     return manifest
 
 
-def log_evaluation(run: Run, manifest: Manifest, folder: StageFolder) -> None:
+def log_evaluation(run: RunLogger, manifest: Manifest, folder: StageFolder) -> None:
     """Log what `evaluate` logs, with its run and with the training run."""
-    row = headline(folder.read("scores").to_pylist(), "test")[""]
+    row = headline_rows(folder.read("scores").to_pylist(), "test")[""]
     ends = {"": "value", ".low": "low", ".high": "high"}
     run.log({f"test.{HEADLINE}{end}": row[key] for end, key in ends.items()}, {"evaluated": manifest.digest})
-    names = ("judged", "verdicts", "truths", "scores")
+    names = ("evaluated_images", "detection_matches", "ground_truths", "scores")
     run.log_files(folder.path / entry.file for name in names for entry in manifest.files(name))
 
 
@@ -95,15 +95,15 @@ def trained_and_judged(uri: str, work: Path, seed: int, tables: Tables) -> Model
     with open_run("evaluate", uri) as evaluate:
         evaluate.log_settings({"model": digest, "extract": "e", "detect": f"d{seed}"})
         log_evaluation(evaluate, manifest, folder)
-    with open_run("train", uri, resumed=train.run_id) as again:
+    with open_run("train", uri, resume_id=train.run_id) as again:
         log_evaluation(again, manifest, folder)
     return Model(bundle, folder, str(train.run_id), str(evaluate.run_id))
 
 
 def fewer(tables: Tables) -> Tables:
     """Return the tables of fewer photos."""
-    images = tables["judged"]["image_id"].slice(0, PHOTOS // 2)
-    own = {name: tables[name] for name in ("judged", "verdicts", "truths")}
+    images = tables["evaluated_images"]["image_id"].slice(0, PHOTOS // 2)
+    own = {name: tables[name] for name in ("evaluated_images", "detection_matches", "ground_truths")}
     return {**tables, **{name: table.filter(pc.is_in(table["image_id"], images)) for name, table in own.items()}}
 
 
@@ -159,7 +159,7 @@ def test_evaluated_runs_are_listed_the_newest_first(kept: Kept, called: Callable
 
 def test_others_are_listed_when_asked_for(called: Callable) -> None:
     assert [row["name"] for row in called("runs", "list", "--all")[1]["runs"]][:2] == ["index", "evaluate"]
-    assert len(called("runs", "list", "--most", 2)[1]["runs"]) == 2
+    assert len(called("runs", "list", "--limit", 2)[1]["runs"]) == 2
 
 
 def test_a_store_without_runs_is_told(called: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,15 +210,17 @@ def test_a_run_of_several_evaluations_is_judged_by_the_last(kept: Kept, tmp_path
     """The training run keeps the files of all; the run of `evaluate` says which are the last."""
     good = kept.models["good"]
     folder = StageFolder(tmp_path, "evaluate")
-    tables = {name: good.evaluated.read(name) for name in ("judged", "verdicts", "truths", "scores")}
+    tables = {
+        name: good.evaluated.read(name) for name in ("evaluated_images", "detection_matches", "ground_truths", "scores")
+    }
     commit(folder, {**tables, "scores": tables["scores"].slice(1)})
-    with open_run("train", kept.uri, resumed=good.trained) as run:
+    with open_run("train", kept.uri, resume_id=good.trained) as run:
         run.log_files(sorted(folder.path.rglob("*.parquet")))
     assert len(kept.store.files(good.trained)) == 8
-    side = side_of(kept.store, run_named(kept.store, good.trained))
-    assert side.judged is not None
-    assert side.judged.run_id == good.judged
-    assert promotion.judgement_at(kept.store, side.record.tags["evaluated"], "it").split == "test"
+    side = find_related_runs(kept.store, find_run(kept.store, good.trained))
+    assert side.evaluation_run is not None
+    assert side.evaluation_run.run_id == good.judged
+    assert promotion.load_evaluation_record(kept.store, side.record.tags["evaluated"], "it").split == "test"
 
 
 def test_a_bundle_becomes_one_version_and_the_candidate(kept: Kept) -> None:
@@ -302,4 +304,4 @@ def test_the_champion_stays_where_other_boxes_judged(kept: Kept, called: Callabl
     assert version is not None
     assert version.number == "1"
     found = promote(kept.store, "other")
-    assert (found.moved, found.candidate.number) == (True, "2")
+    assert (found.promoted, found.candidate.number) == (True, "2")

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.assets import known_cards
-from pipeline.datasets.card import Card, card_named, card_of, code_of
-from pipeline.datasets.pairing import pair_up
+from pipeline.assets import packaged_cards
+from pipeline.datasets.card import Card, parse_card, parse_code, resolve_card
+from pipeline.datasets.pairing import pair_photos
 from pipeline.errors import UsageError
-from pipeline.storage.files import Listed
+from pipeline.storage.files import FileEntry
 
 CARD: dict[str, Any] = {
     "name": "set",
@@ -19,7 +19,7 @@ CARD: dict[str, Any] = {
     "kind": "index_mask",
     "images": "photos/{id}.jpg",
     "annotations": "masks/{id}.png",
-    "labelled": ["building", "window"],
+    "labelled_classes": ["building", "window"],
     "legend": {"1": "building", "2": "window", "3": "car"},
 }
 
@@ -28,12 +28,12 @@ def card(**changes: Any) -> Card:
     return Card.model_validate({**CARD, **changes})
 
 
-def listed(*paths: str) -> list[Listed]:
-    return [Listed(path, f"/root/{path}", 1, "1") for path in sorted(paths)]
+def listed(*paths: str) -> list[FileEntry]:
+    return [FileEntry(path, f"/root/{path}", 1, "1") for path in sorted(paths)]
 
 
 def paired(card: Card, *paths: str) -> tuple[dict[str, str | None], list[str]]:
-    pairs, strays = pair_up(card, listed(*paths))
+    pairs, strays = pair_photos(card, listed(*paths))
     found = {pair.photo.path: pair.annotation.path if pair.annotation else None for pair in pairs}
     return found, [stray.path for stray in strays]
 
@@ -74,9 +74,9 @@ def test_accents_pair_however_they_are_stored() -> None:
 
 def test_all_shipped_cards_are_valid() -> None:
     shipped = {"cmp", "cmp_xml", "coco", "labelmefacade", "saint_petersburg", "template", "voc"}
-    assert shipped <= set(known_cards())
-    for name in known_cards():
-        assert card_named(name)[0].name == {"template": "my_set"}.get(name, name)
+    assert shipped <= set(packaged_cards())
+    for name in packaged_cards():
+        assert resolve_card(name)[0].name == {"template": "my_set"}.get(name, name)
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_all_shipped_cards_are_valid() -> None:
         ({"name": "My Set"}, "name: String should match pattern"),
         ({"images": "photos/*.jpg"}, "needs the field {id}"),
         ({"images": "../{id}.jpg"}, "stays below it"),
-        ({"labelled": ["tower"]}, "labelled names 'tower', which the legend does not"),
-        ({"unions": {"building": ["balcony"]}}, "unions.building names 'balcony'"),
-        ({"unions": {"car": ["window"]}}, "'car' is not in `labelled`"),
+        ({"labelled_classes": ["tower"]}, "labelled_classes names 'tower', which the legend does not"),
+        ({"merge_into": {"building": ["balcony"]}}, "merge_into.building names 'balcony'"),
+        ({"merge_into": {"car": ["window"]}}, "'car' is not in `labelled_classes`"),
         ({"legend": {"one": "building", "2": "window"}}, "legend key 'one' is not a number"),
         ({"kind": "colour_mask", "legend": {"1,2": "building", "#000000": "window"}}, "'1,2' is not a colour"),
         ({"kind": "colour_mask", "legend": {"1,2,300": "building", "#000000": "window"}}, "go from 0 to 255"),
@@ -97,7 +97,7 @@ def test_all_shipped_cards_are_valid() -> None:
         ({"images": "{my-town}/{id}.jpg"}, "named in letters, digits and _"),
         ({"images": "./photos/{id}.jpg"}, "begins with a name"),
         ({"annotations": "{town}/{id}.png"}, "has a field that no pattern of images has"),
-        ({"labelled": ["building", "building"]}, "names a class twice"),
+        ({"labelled_classes": ["building", "building"]}, "names a class twice"),
         ({"kind": "colour_mask", "legend": {"#80000": "building", "0,0,0": "window"}}, "'#80000' is not a colour"),
         ({"kind": "colour_mask", "legend": {"#800000": "building", "128,0,0": "window"}}, "two names"),
         ({"splits": {"tarin": "x"}}, "unknown key 'splits.tarin'"),
@@ -115,7 +115,7 @@ def test_a_wrong_card_is_one_sentence(changes: dict[str, Any], word: str) -> Non
 
     text = "\n".join(f"{key} = {_toml(value)}" for key, value in {**CARD, **changes}.items())
     with pytest.raises(UsageError, match=word) as caught:
-        card_of(text, "my.toml")
+        parse_card(text, "my.toml")
     assert "my.toml" in str(caught.value)
     assert "the whole" not in str(caught.value)
     assert json.dumps(str(caught.value)).count("\\n") == 0
@@ -131,12 +131,12 @@ def _toml(value: Any) -> str:
 
 def test_an_unknown_card_names_the_known_ones() -> None:
     with pytest.raises(UsageError, match="no card 'cpm': give a file, or one of cmp"):
-        card_named("cpm")
+        resolve_card("cpm")
 
 
 def test_colours_in_both_spellings_are_one_code() -> None:
-    assert code_of("128,64,1", "colour_mask") == code_of("#804001", "colour_mask") == 0x014080
-    assert code_of("12", "index_mask") == 12
+    assert parse_code("128,64,1", "colour_mask") == parse_code("#804001", "colour_mask") == 0x014080
+    assert parse_code("12", "index_mask") == 12
 
 
 def test_the_smallest_area_is_the_larger_of_both_limits() -> None:

@@ -11,16 +11,16 @@ import psutil
 import pytest
 
 from pipeline.errors import FacadeError
-from pipeline.execution.isolation import work_alone
-from pipeline.execution.parallel import Workers, local_client, map_shards
-from pipeline.execution.runner import Plan, Stage, run_stage
-from pipeline.execution.sharding import rows_of, shards_of
+from pipeline.execution.isolation import run_isolated
+from pipeline.execution.parallel import WorkerConfig, local_client, map_shards
+from pipeline.execution.runner import Stage, StagePlan, run_stage
+from pipeline.execution.sharding import make_shards, row_counter
 from pipeline.storage.manifest import Shard
 from pipeline.storage.schemas import table_from_rows
 
 from ..fault_injection import workers_of
 
-STAGE = Stage("extract", algorithm=1, rows_out=rows_of("extracts"), primary="extracts")
+STAGE = Stage("extract", algorithm=1, rows_out=row_counter("extraction_log"), primary="extraction_log")
 
 
 @pytest.fixture
@@ -35,20 +35,20 @@ def rows(count: int, **does: str) -> list[dict[str, Any]]:
     return [{"image_id": f"set/{i}", "uri": f"/{i}", "does": does.get(f"at{i}")} for i in range(count)]
 
 
-def plan(killers: Any, listed: Sequence[dict[str, Any]]) -> Plan:
-    return Plan(shards_of("set", listed, lambda piece: str(len(piece)).ljust(64, "0")), killers.extracts, {})
+def plan(killers: Any, listed: Sequence[dict[str, Any]]) -> StagePlan:
+    return StagePlan(make_shards("set", listed, lambda piece: str(len(piece)).ljust(64, "0")), killers.extracts, {})
 
 
 @pytest.fixture
-def small_workers() -> Iterator[Workers]:
+def small_workers() -> Iterator[WorkerConfig]:
     """Two workers of 600 MB each, so that eating all memory is soon done."""
     with local_client(2, memory=600_000_000) as client:
-        yield Workers(scheduler=client.scheduler.address)
+        yield WorkerConfig(scheduler=client.scheduler.address)
 
 
 @pytest.mark.parametrize(("does", "cause"), [("die", "signal 9"), ("eat", "out of memory")])
 def test_a_row_that_kills_its_worker_is_rejected_and_no_other(
-    workplace: Callable, killers: Any, small_workers: Workers, does: str, cause: str
+    workplace: Callable, killers: Any, small_workers: WorkerConfig, does: str, cause: str
 ) -> None:
     work = workplace(workers=small_workers)
     outcome = run_stage(STAGE, work.context, plan(killers, rows(200, at70=does)))
@@ -56,31 +56,34 @@ def test_a_row_that_kills_its_worker_is_rejected_and_no_other(
     (row,) = work.rows("extract", "rejected")
     assert row["image_id"] == "set/70"
     assert row["message"] == f"reading it ended its process ({cause}) again and again"
-    ids = [row["image_id"] for row in work.rows("extract", "extracts")]
+    ids = [row["image_id"] for row in work.rows("extract", "extraction_log")]
     assert sorted(ids) == sorted(f"set/{i}" for i in range(200) if i != 70)
 
 
 def test_rows_alone_are_halved_until_the_killers_stand_alone(killers: Any) -> None:
     def reject(row: dict[str, Any], message: str) -> dict[str, Any]:
         entry = {"image_id": row["image_id"], "uri": "", "stage": "extract", "error": "x", "message": message}
-        return {"extracts": table_from_rows("extracts", []), "rejected": table_from_rows("rejected", [entry])}
+        return {
+            "extraction_log": table_from_rows("extraction_log", []),
+            "rejected": table_from_rows("rejected", [entry]),
+        }
 
-    tables = work_alone(killers.extracts, rows(6, at1="die", at4="die"), reject, 1 << 33)
-    assert tables["extracts"]["image_id"].to_pylist() == ["set/0", "set/2", "set/3", "set/5"]
+    tables = run_isolated(killers.extracts, rows(6, at1="die", at4="die"), reject, 1 << 33)
+    assert tables["extraction_log"]["image_id"].to_pylist() == ["set/0", "set/2", "set/3", "set/5"]
     assert tables["rejected"]["image_id"].to_pylist() == ["set/1", "set/4"]
     assert set(tables["rejected"]["message"].to_pylist()) == {"reading it ended its process (signal 9) again and again"}
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_an_error_of_the_stage_itself_stops_the_command(workplace: Callable, killers: Any, count: int) -> None:
-    work = workplace(workers=Workers(count=count))
+    work = workplace(workers=WorkerConfig(count=count))
     with pytest.raises(ValueError, match="the stage itself is broken"):
         run_stage(STAGE, work.context, plan(killers, rows(3, at1="raise")))
     assert work.context.folder("extract").manifest() is None
 
 
 def test_a_scheduler_that_is_not_there_is_one_sentence(workplace: Callable, killers: Any) -> None:
-    work = workplace(workers=Workers(scheduler="tcp://127.0.0.1:1"))
+    work = workplace(workers=WorkerConfig(scheduler="tcp://127.0.0.1:1"))
     with pytest.raises(FacadeError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"):
         run_stage(STAGE, work.context, plan(killers, rows(3)))
 
@@ -89,7 +92,7 @@ def test_a_scheduler_elsewhere_gives_the_same_tables(workplace: Callable, killer
     here, there = workplace("here"), None
     ours = run_stage(STAGE, here.context, plan(killers, rows(150)))
     with local_client(2) as client:
-        there = workplace("there", workers=Workers(scheduler=client.scheduler.address))
+        there = workplace("there", workers=WorkerConfig(scheduler=client.scheduler.address))
         theirs = run_stage(STAGE, there.context, plan(killers, rows(150)))
     assert ours.digest == theirs.digest
 
@@ -131,15 +134,15 @@ def test_what_workers_are_told_is_not_told_to_this_process(monkeypatch: pytest.M
 
 
 def test_a_worker_with_two_threads_works_on_two_shards_at_once(workplace: Callable, killers: Any) -> None:
-    work = workplace(workers=Workers(count=1, threads=2))
-    both = Plan(shards_of("set", rows(128), lambda piece: piece[0]["uri"].ljust(64, "0")), killers.met, {})
+    work = workplace(workers=WorkerConfig(count=1, threads=2))
+    both = StagePlan(make_shards("set", rows(128), lambda piece: piece[0]["uri"].ljust(64, "0")), killers.met, {})
     assert run_stage(STAGE, work.context, both).rows_out == 128
 
 
 def test_no_worker_is_watched_where_python_may_stop_for_it(tmp_path: Path, killers: Any) -> None:
     """Neither those that are there nor the one that comes for one that died."""
     with local_client(1) as client:
-        for workers in (Workers(count=1), Workers(scheduler=client.scheduler.address)):
+        for workers in (WorkerConfig(count=1), WorkerConfig(scheduler=client.scheduler.address)):
             marks = [tmp_path / f"{workers.count}-{number // 2}" for number in range(4)]
             shards = [Shard("set", number, "0" * 64, [{"uri": str(mark)}]) for number, mark in enumerate(marks)]
             assert list(map_shards(killers.Watched(), shards, workers)) == [sys.version_info >= (3, 11, 9)] * 4

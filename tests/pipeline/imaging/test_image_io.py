@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from pipeline.errors import BadInputError
-from pipeline.imaging.image_io import decode_photo, inspect_photo, mask_codes, turn_upright
+from pipeline.imaging.image_io import decode_photo, inspect_photo, read_mask_codes, turn_upright
 
 SCENE = np.zeros((24, 32, 3), np.uint8)
 SCENE[:12, :, 0], SCENE[12:, 16:, 2], SCENE[12:, :16, 1] = 200, 200, 200
@@ -113,7 +113,7 @@ def test_a_bomb_is_refused_before_it_is_decoded() -> None:
     with pytest.raises(BadInputError, match="40000x40000 pixels, more than"):
         inspect_photo(data)
     with pytest.raises(BadInputError, match="40000x40000 pixels, more than"):
-        mask_codes(data, colours=False)
+        read_mask_codes(data, colours=False)
 
 
 def test_a_photo_of_one_pixel_is_refused_where_more_are_needed() -> None:

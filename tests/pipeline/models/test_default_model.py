@@ -9,53 +9,53 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.assets import DEFAULT, bundle_named, is_shipped
-from pipeline.cli.detect import _usual
-from pipeline.datasets.card import card_named
+from pipeline.assets import DEFAULT_MODEL, is_packaged, resolve_bundle
+from pipeline.cli.detect import _default_model
+from pipeline.datasets.card import resolve_card
 from pipeline.datasets.synthetic import write_dataset
 from pipeline.datasets.synthetic.cards import BOX_CARD
 from pipeline.errors import UsageError
-from pipeline.models.bundle import CARD_FILE, facts_of
-from pipeline.models.operating_point import OPERATING_FILE, load_operating
+from pipeline.models.bundle import CARD_FILE, bundle_info
+from pipeline.models.operating_point import OPERATING_POINT_FILE, load_operating_point
 from pipeline.stages.detect import stage as detect
 from pipeline.stages.detect.config import DetectConfig
-from pipeline.stages.detect.inference import bundle_finder
+from pipeline.stages.detect.inference import detector_spec
 from pipeline.stages.evaluate import stage as evaluate
 from pipeline.stages.evaluate.scores import HEADLINE
 from pipeline.stages.evaluate.stage import EvaluateConfig
 
 from ...conftest import Result, Workplace
 
-FOLDER = bundle_named(DEFAULT)
+FOLDER = resolve_bundle(DEFAULT_MODEL)
 
 
 def test_it_is_small_and_whole() -> None:
     assert {path.name for path in FOLDER.iterdir()} == {
         "model.json",
         "weights.safetensors",
-        OPERATING_FILE,
+        OPERATING_POINT_FILE,
         CARD_FILE,
     }
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 12e6
-    facts = facts_of(FOLDER)
+    facts = bundle_info(FOLDER)
     assert facts["classes"] == ["building", "window", "door"]
-    point = load_operating(FOLDER, facts["digest"])
+    point = load_operating_point(FOLDER, facts["digest"])
     assert point is not None
     assert (point.split, set(point.classes)) == ("val", {"building", "window", "door"})
 
 
 def test_its_card_says_what_it_is() -> None:
-    facts, card = facts_of(FOLDER), (FOLDER / CARD_FILE).read_text()
+    facts, card = bundle_info(FOLDER), (FOLDER / CARD_FILE).read_text()
     assert facts["digest"] in card
     assert facts["trained"]["data"]["datasets"] == ["cmp_xml", "drawn_boxes", "saint_petersburg"]
     for name in ("cmp_xml", "saint_petersburg", "labelmefacade"):
-        assert f"| {card_named(name)[0].licence} |" in card
+        assert f"| {resolve_card(name)[0].licence} |" in card
     assert "labelmefacade, *never learnt from*" in card
     assert "damage" in card
 
 
 def test_it_knows_nothing_of_the_machine_that_made_it() -> None:
-    for name in ("model.json", OPERATING_FILE, CARD_FILE):
+    for name in ("model.json", OPERATING_POINT_FILE, CARD_FILE):
         assert not re.search(r"[\"` (](/\w|[A-Z]:\\|\.\./)", (FOLDER / name).read_text())
 
 
@@ -64,12 +64,12 @@ def test_photos_and_nothing_else_said_is_enough(facade: Callable[..., Result], t
     done = facade("detect", "streets/photos", "--out", "found", "--tracking", "off")
     assert (done.code, done.line["rows_out"]) == (0, 8)
     found = json.loads((tmp_path / "found" / "summary.json").read_text())
-    assert found["model"] == facts_of(FOLDER)["digest"]
+    assert found["model"] == bundle_info(FOLDER)["digest"]
     lines = (tmp_path / "streets/truth.jsonl").read_text().splitlines()
     true = [box for line in lines for box in json.loads(line)["boxes"]]
     windows = sum(box["label"] == "window" for box in true)
     assert 0.6 * windows < found["selected"]["window"] < 1.4 * windows
-    shown = facade("model", "show", DEFAULT)
+    shown = facade("model", "show", DEFAULT_MODEL)
     assert (FOLDER / CARD_FILE).read_text().strip() in shown.text
 
 
@@ -80,14 +80,16 @@ def test_its_thresholds_are_not_fitted_to_other_photos(workplace: Callable[..., 
     work.extract()
     before = {path.name: path.read_bytes() for path in FOLDER.iterdir()}
     place = work.context.folder("detect").path
-    job = detect.Job(str(work.context.work), bundle_finder(FOLDER, chooses=False), place)
+    job = detect.Job(str(work.context.work), detector_spec(FOLDER, use_operating_point=False), place)
     detect.run(work.context, DetectConfig(), job)
-    evaluate.run(work.context, EvaluateConfig(resamples=0, drawings=0))
+    evaluate.run(work.context, EvaluateConfig(bootstrap_samples=0, previews=0))
     assert before == {path.name: path.read_bytes() for path in FOLDER.iterdir()}
     assert any("keeps its thresholds" in line for line in work.said)
-    assert work.context.folder("detect").require_manifest().settings["bundle"] == DEFAULT  # wherever it is installed
-    assert is_shipped(FOLDER)
-    assert not is_shipped(place)
+    assert (
+        work.context.folder("detect").require_manifest().settings["bundle"] == DEFAULT_MODEL
+    )  # wherever it is installed
+    assert is_packaged(FOLDER)
+    assert not is_packaged(place)
 
 
 @pytest.mark.parametrize(
@@ -104,9 +106,9 @@ def test_it_is_as_good_as_promised(
     work.index(real_data / root, name=name)
     work.extract()
     place = work.context.folder("detect").path
-    job = detect.Job(str(work.context.work), bundle_finder(FOLDER, chooses=False), place, split="test")
+    job = detect.Job(str(work.context.work), detector_spec(FOLDER, use_operating_point=False), place, split="test")
     detect.run(work.context, DetectConfig(), job)
-    evaluate.run(work.context, EvaluateConfig(resamples=0, drawings=0))
+    evaluate.run(work.context, EvaluateConfig(bootstrap_samples=0, previews=0))
     scores = {
         row["label"]: row["value"]
         for row in work.rows("evaluate", "scores")
@@ -119,10 +121,10 @@ def test_it_is_used_unless_a_work_folder_has_its_own(workplace: Callable[..., Wo
     work = workplace()
     photos = work.context.work.parent / "photos"
     (photos / "index").mkdir(parents=True)
-    assert _usual(str(photos)) == DEFAULT
+    assert _default_model(str(photos)) == DEFAULT_MODEL
     work.index(drawn, BOX_CARD)
     with pytest.raises(UsageError, match="has no trained model; run `facade train`, or name one, as --model default"):
-        _usual(str(work.context.work))
+        _default_model(str(work.context.work))
     own = work.context.folder("train").path / "latest" / "bundle"
     own.mkdir(parents=True)
-    assert _usual(str(work.context.work)) == str(own)
+    assert _default_model(str(work.context.work)) == str(own)

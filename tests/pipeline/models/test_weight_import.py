@@ -21,11 +21,11 @@ from torchvision.models.detection import ssd300_vgg16
 
 from pipeline.cli.main import main
 from pipeline.errors import FacadeError, UsageError
-from pipeline.models.bundle import facts_of, open_bundle, text_of
+from pipeline.models.bundle import bundle_info, format_info, open_bundle
 from pipeline.models.onnx_export import export_model, largest_difference, to_onnx
-from pipeline.models.prior_specs import priors_named
-from pipeline.models.weight_files import Checkpoint, read_checkpoint
-from pipeline.models.weight_import import VOC, adopted, class_names, import_model, parse_classes
+from pipeline.models.prior_specs import load_prior_spec
+from pipeline.models.weight_files import WeightFile, read_weight_file
+from pipeline.models.weight_import import VOC_CLASSES, build_bundle, default_class_names, import_model, parse_classes
 from ssd import (
     LAYOUTS,
     SSD,
@@ -181,11 +181,11 @@ def test_other_classes_start_anew_which_is_said(facade_here: Callable, state: di
 
 
 def test_other_priors_are_noted(state: dict[str, Tensor]) -> None:
-    checkpoint = Checkpoint("weights.pth", "0", named_as("torchvision", state))
-    bundle, notes = adopted(checkpoint, "torchvision", CLASSES, preset("paper_voc"))
+    checkpoint = WeightFile("weights.pth", "0", named_as("torchvision", state))
+    bundle, notes = build_bundle(checkpoint, "torchvision", CLASSES, preset("paper_voc"))
     assert bundle.model.config.priors == preset("paper_voc")
     assert notes == ["The weights were trained with the priors paper_coco; with paper_voc train on before you detect."]
-    bundle, notes = adopted(checkpoint, "torchvision", CLASSES, preset("paper_coco"))
+    bundle, notes = build_bundle(checkpoint, "torchvision", CLASSES, preset("paper_coco"))
     assert (bundle.model.config.priors, notes) == (bounded(preset("paper_coco")), [])
 
 
@@ -193,7 +193,7 @@ def test_a_finer_map_leaves_the_other_heads_where_they_belong(state: dict[str, T
     coarse = preset("paper_coco")
     fine = replace(coarse, name="fine", maps=(PriorMap((75, 75), (4, 4), ((10.0, 10.0),)), *coarse.maps))
     tensors = {**named_as("torchvision", state), "strange": torch.zeros(1)}
-    bundle, notes = adopted(Checkpoint("weights.pth", "0", tensors), "torchvision", CLASSES, fine)
+    bundle, notes = build_bundle(WeightFile("weights.pth", "0", tensors), "torchvision", CLASSES, fine)
     back = bundle.model.state_dict()
     for number in range(6):
         assert torch.equal(back[f"heads.outputs.{number + 1}.weight"], state[f"heads.outputs.{number}.weight"])
@@ -203,14 +203,14 @@ def test_a_finer_map_leaves_the_other_heads_where_they_belong(state: dict[str, T
 
 def test_classes_get_the_names_that_are_known() -> None:
     for layout in LAYOUTS:
-        names, notes = class_names(layout, 21)
-        assert (names, len(notes)) == (VOC, 1)
+        names, notes = default_class_names(layout, 21)
+        assert (names, len(notes)) == (VOC_CLASSES, 1)
         assert (names[0], names[14], names[19]) == ("aeroplane", "person", "tvmonitor")
-    names, notes = class_names("torchvision", 91)
+    names, notes = default_class_names("torchvision", 91)
     assert (len(names), names[0], names[2], names[11], names[89]) == (90, "person", "car", "class_12", "toothbrush")
     assert "COCO" in notes[0]
-    assert class_names("ssd.pytorch", 91)[0][:2] == ("class_1", "class_2")
-    assert class_names("report", 2)[0] == ("class_1",)
+    assert default_class_names("ssd.pytorch", 91)[0][:2] == ("class_1", "class_2")
+    assert default_class_names("report", 2)[0] == ("class_1",)
 
 
 @pytest.mark.parametrize("text", ["", "window,,door", "window,window", "background,window"])
@@ -224,23 +224,23 @@ def test_priors_have_a_name_or_a_file(tmp_path: Path) -> None:
     (tmp_path / "spec.json").write_text(json.dumps(spec.to_json()))
     calibrated = {"format": 1, "chosen": "mine", "specs": {"mine": spec.to_json(), "other": {}}}
     (tmp_path / "priors.json").write_text(json.dumps(calibrated))
-    assert priors_named(None) is None
-    assert priors_named("paper_voc") == preset("paper_voc")
-    assert priors_named(str(tmp_path / "spec.json")) == priors_named(str(tmp_path / "priors.json")) == spec
+    assert load_prior_spec(None) is None
+    assert load_prior_spec("paper_voc") == preset("paper_voc")
+    assert load_prior_spec(str(tmp_path / "spec.json")) == load_prior_spec(str(tmp_path / "priors.json")) == spec
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "[1]", "3", "{}", '{"chosen": "a", "specs": {}}', '{"chosen": []}'])
 def test_a_file_without_priors_is_said_to_have_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "priors.json").write_text(text)
     with pytest.raises(FacadeError, match=r"priors.json has no priors .* give the priors.json of `facade priors`"):
-        priors_named(str(tmp_path / "priors.json"))
+        load_prior_spec(str(tmp_path / "priors.json"))
 
 
 def test_priors_that_are_not_there_are_wrong_usage(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="neither a preset"):
-        priors_named("paper")
+        load_prior_spec("paper")
     with pytest.raises(UsageError, match="cannot read"):
-        priors_named(str(tmp_path / "none.json"))
+        load_prior_spec(str(tmp_path / "none.json"))
 
 
 # --- files that are not what they should be
@@ -253,16 +253,16 @@ def test_a_pickled_module_is_refused_with_a_way_out(tmp_path: Path, zipped: bool
     with pytest.raises(
         FacadeError, match=r"\(torch.nn.modules.linear.Linear\).*save `torch.save\(model.state_dict\(\)"
     ):
-        read_checkpoint(tmp_path / "whole.pth")
+        read_weight_file(tmp_path / "whole.pth")
 
 
 def test_what_is_wrapped_is_unwrapped(tmp_path: Path) -> None:
     tensors = {"module.a": torch.ones(1), "module.b": torch.zeros(2)}
     for value in (tensors, {"model": tensors}, {"model": {"state_dict": tensors}}, {"model_state_dict": tensors}):
         torch.save(value, tmp_path / "w.pth")
-        assert list(read_checkpoint(tmp_path / "w.pth").tensors) == ["a", "b"]
+        assert list(read_weight_file(tmp_path / "w.pth").tensors) == ["a", "b"]
     torch.save({"module.a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "w.pth")
-    assert list(read_checkpoint(tmp_path / "w.pth").tensors) == ["module.a", "b"]
+    assert list(read_weight_file(tmp_path / "w.pth").tensors) == ["module.a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_what_is_wrapped_is_unwrapped(tmp_path: Path) -> None:
 def test_a_file_without_tensors_is_told_by_what_it_holds(tmp_path: Path, value: object, sentence: str) -> None:
     torch.save(value, tmp_path / "w.pth")
     with pytest.raises(FacadeError, match=re.escape(sentence)):
-        read_checkpoint(tmp_path / "w.pth")
+        read_weight_file(tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
@@ -285,13 +285,13 @@ def test_a_file_without_tensors_is_told_by_what_it_holds(tmp_path: Path, value: 
 def test_a_damaged_file_is_one_sentence(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(FacadeError, match=r"^[^\n]*fetch or save it again\.$"):
-        read_checkpoint(tmp_path / name)
+        read_weight_file(tmp_path / name)
 
 
 def test_another_pickle_protocol_is_one_sentence(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(1)}, tmp_path / "w.pth", pickle_protocol=4)
     with pytest.raises(FacadeError, match=r"not as torch.save writes by itself \(UnpicklingError: Unsupported operand"):
-        read_checkpoint(tmp_path / "w.pth")
+        read_weight_file(tmp_path / "w.pth")
 
 
 def test_a_torn_file_is_one_sentence(tmp_path: Path) -> None:
@@ -300,12 +300,12 @@ def test_a_torn_file_is_one_sentence(tmp_path: Path) -> None:
     for end in range(0, len(whole), 97):
         (tmp_path / "w.pth").write_bytes(whole[:end])
         with pytest.raises(FacadeError, match="fetch or save it again"):
-            read_checkpoint(tmp_path / "w.pth")
+            read_weight_file(tmp_path / "w.pth")
 
 
 def test_a_file_of_another_name_is_wrong_usage(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"those end with .pth, .pt, .pth.tar or .safetensors"):
-        read_checkpoint(tmp_path / "weights.h5")
+        read_weight_file(tmp_path / "weights.h5")
 
 
 def test_weights_that_are_no_ssd300_are_refused(state: dict[str, Tensor], tmp_path: Path) -> None:
@@ -321,9 +321,9 @@ def test_weights_that_are_no_ssd300_are_refused(state: dict[str, Tensor], tmp_pa
 
 
 def test_priors_for_another_input_are_refused(state: dict[str, Tensor]) -> None:
-    checkpoint = Checkpoint("w.pth", "0", named_as("report", state))
+    checkpoint = WeightFile("w.pth", "0", named_as("report", state))
     with pytest.raises(ValueError, match=r"inputs of \(300, 300\); give priors for these, not paper_512_voc"):
-        adopted(checkpoint, "report", CLASSES, preset("paper_512_voc"))
+        build_bundle(checkpoint, "report", CLASSES, preset("paper_512_voc"))
 
 
 def test_weights_that_are_no_numbers_are_refused(state: dict[str, Tensor], room: Path) -> None:
@@ -348,24 +348,24 @@ def test_another_folder_is_not_replaced(state: dict[str, Tensor], room: Path) ->
 
 def test_show_tells_what_a_bundle_is(exported: SimpleNamespace) -> None:
     folder = exported.folder / "model"
-    found = facts_of(folder)
+    found = bundle_info(folder)
     assert found["digest"] == bundle_digest(folder)
     assert found["parameters"] == sum(one.numel() for one in network().parameters())
     assert found["bytes"] > 4 * found["parameters"]
     assert found["priors"] == {"name": "paper_coco", "count": 8732, "counts_per_map": [5776, 2166, 600, 150, 36, 4]}
     assert (found["classes"], found["input_size"]) == (list(CLASSES), [300, 300])
     assert json.loads(json.dumps(found)) == found
-    text = text_of(found)
+    text = format_info(found)
     for part in ("tiny, layout 300", "3: building, window, door", "paper_coco, 8732", "score 0.02", "run.id abc"):
         assert part in text
 
 
 def test_show_prints_a_card_and_a_line(facade_here: Callable, exported: SimpleNamespace) -> None:
     done = facade_here("model", "show", exported.folder / "model")
-    found = facts_of(exported.folder / "model")
+    found = bundle_info(exported.folder / "model")
     assert (done.code, done.line["stage"], done.line["changed"]) == (0, "model show", False)
     assert {key: done.line[key] for key in found} == found
-    assert done.text.rstrip("\n") == text_of(found)
+    assert done.text.rstrip("\n") == format_info(found)
 
 
 def test_a_damaged_bundle_is_one_sentence(facade_here: Callable, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import BadInputError, FacadeError
-from pipeline.storage.files import is_passing, json_digest, list_files, read_bytes, with_patience, write_bytes
+from pipeline.storage.files import is_transient, json_digest, list_files, read_bytes, retry_with_backoff, write_bytes
 
 
 def test_listing_is_sorted_and_leaves_hidden_files_out(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_one_folder_may_be_left_out(tmp_path: Path) -> None:
     for name in ("photos/1.jpg", "work/2.jpg"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(b"x")
-    paths = [entry.path for entry in list_files(str(tmp_path), without=tmp_path / "work")]
+    paths = [entry.path for entry in list_files(str(tmp_path), exclude=tmp_path / "work")]
     assert paths == ["photos", "photos/1.jpg", "work"]
 
 
@@ -113,19 +113,19 @@ def test_patience_outlasts_a_full_disk(tmp_path: Path, monkeypatch: pytest.Monke
             raise OSError(errno.ENOSPC, "No space left on device")
         return "done"
 
-    assert with_patience(attempt, tmp_path / "file", patience=60) == "done"
+    assert retry_with_backoff(attempt, tmp_path / "file", retry_seconds=60) == "done"
     assert len(tries) == 3
 
 
 def test_another_fault_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(FacadeError, match="check that the folder exists"):
-        write_bytes(tmp_path / "file/below", b"", patience=600)
+        write_bytes(tmp_path / "file/below", b"", retry_seconds=600)
 
 
 def test_which_errors_may_pass() -> None:
-    assert all(map(is_passing, ("PermissionError", "FileNotFoundError", "StaleInput")))
-    assert not any(map(is_passing, ("BadInput", "ValueError", "KeyError", "nonsense")))
+    assert all(map(is_transient, ("PermissionError", "FileNotFoundError", "StaleInput")))
+    assert not any(map(is_transient, ("BadInput", "ValueError", "KeyError", "nonsense")))
 
 
 def test_json_digests_ignore_the_order_of_keys() -> None:

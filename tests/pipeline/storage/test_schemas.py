@@ -5,7 +5,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import FacadeError
-from pipeline.storage.schemas import SCHEMAS, check_schema, conform, content_digest, empty_table, table_from_rows
+from pipeline.storage.schemas import (
+    SCHEMAS,
+    check_schema,
+    conform_to_schema,
+    content_digest,
+    empty_table,
+    table_from_rows,
+)
 
 ROW = {"image_id": "a/1.jpg", "uri": "/1.jpg", "stage": "index", "error": "BadInput", "message": "broken"}
 
@@ -36,7 +43,7 @@ def test_a_newer_major_version_is_refused(version: str, refused: bool) -> None:
 
 def test_a_column_that_an_older_version_lacks_is_null() -> None:
     older = table_from_rows("rejected", [ROW]).drop_columns(["message"])
-    assert conform(older, "rejected").to_pylist() == [{**ROW, "message": None}]
+    assert conform_to_schema(older, "rejected").to_pylist() == [{**ROW, "message": None}]
 
 
 def test_the_content_digest_is_of_the_rows_alone() -> None:
@@ -49,7 +56,7 @@ def test_a_touched_file_is_no_other_content() -> None:
     def images(stamp: str) -> pa.Table:
         values = {"image_id": "a", "dataset": "a", "uri": "a", "width": 1, "height": 1, "orientation": 1, "size": 1}
         return table_from_rows(
-            "images", [{**values, "mtime_or_etag": stamp, "sha256": "", "split": "", "labelled": []}]
+            "images", [{**values, "mtime_or_etag": stamp, "sha256": "", "split": "", "labelled_classes": []}]
         )
 
     assert content_digest(images("1")) == content_digest(images("2"))

@@ -16,7 +16,7 @@ ROW = {"boxes": 1, "dropped": [("window", 2)], "unknown_share": 0.5}
 
 
 def table(*names: str) -> dict[str, pa.Table]:
-    return {"extracts": table_from_rows("extracts", [{"image_id": name, **ROW} for name in names])}
+    return {"extraction_log": table_from_rows("extraction_log", [{"image_id": name, **ROW} for name in names])}
 
 
 def rejected(*names: str, error: str = "BadInput") -> dict[str, pa.Table]:
@@ -31,7 +31,7 @@ def shard(ordinal: int, digest: str, rows: int = 2) -> Shard:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> StageFolder:
-    return StageFolder(tmp_path, "extract", patience=0)
+    return StageFolder(tmp_path, "extract", disk_retry_seconds=0)
 
 
 def files(folder: StageFolder) -> list[str]:
@@ -40,7 +40,7 @@ def files(folder: StageFolder) -> list[str]:
 
 def test_a_receipt_comes_back_and_says_what_is_finished(folder: StageFolder) -> None:
     receipt = folder.write_shard(shard(0, "ab"), table("a") | rejected("b"), 1)
-    assert folder.finished() == {receipt.key: receipt}
+    assert folder.finished_receipts() == {receipt.key: receipt}
     assert (receipt.rows_in, receipt.rows_out, receipt.rejected) == (2, 1, 1)
     assert receipt.key == "set-00000-ab0000000000"
 
@@ -48,24 +48,24 @@ def test_a_receipt_comes_back_and_says_what_is_finished(folder: StageFolder) -> 
 def test_a_lost_row_is_an_error(folder: StageFolder) -> None:
     with pytest.raises(FacadeError, match="2 rows in, 1 out and 0 rejected; a row was lost"):
         folder.write_shard(shard(0, "ab"), table("a"), 1)
-    assert folder.finished() == {}
+    assert folder.finished_receipts() == {}
 
 
 def test_a_shard_whose_file_is_gone_or_cut_is_not_finished(folder: StageFolder) -> None:
     receipt = folder.write_shard(shard(0, "ab"), table("a", "b"), 2)
     folder.commit(Manifest("extract", (receipt,)))
-    path = folder.path / receipt.tables["extracts"].file
+    path = folder.path / receipt.tables["extraction_log"].file
     path.write_bytes(path.read_bytes()[:-1])
-    assert folder.finished() == {}
+    assert folder.finished_receipts() == {}
     with pytest.raises(FacadeError, match=r"cannot read .*; delete it and run `facade extract` again"):
-        folder.read("extracts")
+        folder.read("extraction_log")
 
 
 @pytest.mark.parametrize("text", ['{"key": "set', "[]", "3", "\xff"])
 def test_a_damaged_receipt_is_as_good_as_none(folder: StageFolder, text: str) -> None:
     receipt = folder.write_shard(shard(0, "ab"), table("a", "b"), 2)
     (folder.path / "_receipts" / f"{receipt.key}.json").write_bytes(text.encode("latin-1"))
-    assert folder.finished() == {}
+    assert folder.finished_receipts() == {}
 
 
 def test_what_is_not_in_force_is_not_where_readers_look(folder: StageFolder) -> None:
@@ -73,21 +73,23 @@ def test_what_is_not_in_force_is_not_where_readers_look(folder: StageFolder) -> 
     folder.commit(Manifest("extract", (old,)))
     folder.write_shard(shard(0, "cd"), table("a", "c"), 2)
     assert files(folder)[0].startswith("_history")
-    assert [path.name for path in (folder.path / "extracts").iterdir()] == [Path(old.tables["extracts"].file).name]
+    assert [path.name for path in (folder.path / "extraction_log").iterdir()] == [
+        Path(old.tables["extraction_log"].file).name
+    ]
 
 
 @pytest.mark.parametrize(("error", "again"), [("PermissionError", True), ("BadInput", False)])
 def test_a_shard_with_errors_that_may_pass_is_tried_again(folder: StageFolder, error: str, again: bool) -> None:
     folder.write_shard(shard(0, "ab"), table("a") | rejected("b", error=error), 1)
-    assert (folder.finished() == {}) == again
+    assert (folder.finished_receipts() == {}) == again
 
 
 def test_a_commit_keeps_what_it_lists_and_nothing_else(folder: StageFolder) -> None:
     old = folder.write_shard(shard(0, "ab"), table("a", "b"), 2)
     folder.commit(Manifest("extract", (old,)))
     (folder.path / "extracts/.x.parquet.1.part").write_bytes(b"left by a killed writer")
-    (folder.path / "drawings").mkdir()
-    (folder.path / "drawings/a.jpg").write_bytes(b"kept")
+    (folder.path / "previews").mkdir()
+    (folder.path / "previews/a.jpg").write_bytes(b"kept")
     new = folder.write_shard(shard(0, "cd"), table("a", "c"), 2)
     folder.commit(Manifest("extract", (new,), run_id="7"))
     assert files(folder) == sorted(
@@ -95,12 +97,12 @@ def test_a_commit_keeps_what_it_lists_and_nothing_else(folder: StageFolder) -> N
             "_history/000001.json",
             "_history/000002.json",
             "_manifest.json",
-            "drawings/a.jpg",
-            new.tables["extracts"].file,
+            "previews/a.jpg",
+            new.tables["extraction_log"].file,
         ]
     )
     assert folder.manifest() == Manifest("extract", (new,), run_id="7")
-    assert folder.read("extracts")["image_id"].to_pylist() == ["a", "c"]
+    assert folder.read("extraction_log")["image_id"].to_pylist() == ["a", "c"]
 
 
 def test_only_the_last_few_manifests_are_kept(folder: StageFolder) -> None:

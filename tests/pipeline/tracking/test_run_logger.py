@@ -14,7 +14,7 @@ import torch
 
 from pipeline.errors import FacadeError
 from pipeline.imaging.image_io import decode_photo
-from pipeline.tracking.run_logger import OFF, SERVED_COLUMNS, flatten, open_run
+from pipeline.tracking.run_logger import OFF, SERVING_COLUMNS, flatten, open_run
 from ssd import SSD, BackboneConfig, Bundle, Detector, ModelConfig, load_bundle, preset, save_bundle
 
 
@@ -50,8 +50,8 @@ def test_a_command_leaves_a_run_with_settings_figures_and_pictures(
     uri = f"sqlite:///{tmp_path}/runs.db"
     work = workplace(tracking=uri)
     indexed = work.index(drawn, cards[0])
-    extracted = work.extract(drawings=2, recipe="epfl")
-    assert work.extract(drawings=2, recipe="epfl").run_id == extracted.run_id
+    extracted = work.extract(previews=2, recipe="epfl")
+    assert work.extract(previews=2, recipe="epfl").run_id == extracted.run_id
     client = MlflowClient(uri)
     runs = client.search_runs([client.get_experiment_by_name("facade").experiment_id])
     assert {run.info.run_id for run in runs} == {indexed.run_id, extracted.run_id}
@@ -97,7 +97,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_series_has_a_value_an_epoch_but_where_there_is_none(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.tracking.run_logger.METRICS", 2)  # several calls
+    monkeypatch.setattr("pipeline.tracking.run_logger.METRIC_BATCH", 2)  # several calls
     rows = [
         {"epoch": 1, "train.loss": 4.0, "lr": 0.1},
         {"epoch": 2, "train.loss": math.nan, "lr": 0.1, "val.ap50.bow window (old)/new": 0.25},
@@ -123,7 +123,7 @@ def test_a_run_goes_on_while_the_store_has_it(store: str) -> None:
     with open_run("train", store) as first:
         first.log_settings({"device": "cpu"})
     client.set_terminated(first.run_id, "KILLED")
-    with open_run("train", store, resumed=first.run_id) as second:
+    with open_run("train", store, resume_id=first.run_id) as second:
         second.log_settings({"device": "cuda", "batch": 8})
         assert client.get_run(first.run_id).info.status == "RUNNING"
     assert second.run_id == first.run_id
@@ -131,7 +131,7 @@ def test_a_run_goes_on_while_the_store_has_it(store: str) -> None:
     assert client.get_run(first.run_id).data.params == {"device": "cpu", "batch": "8"}
     client.delete_run(first.run_id)
     for gone in (first.run_id, "0" * 32):
-        with open_run("train", store, resumed=gone) as new:
+        with open_run("train", store, resume_id=gone) as new:
             assert new.run_id not in {first.run_id, gone}
 
 
@@ -155,7 +155,7 @@ def predicted(uri: str, model: str, photos: list[str]) -> dict[str, Any]:
     done = subprocess.run(arguments, capture_output=True, check=False, text=True, env={**os.environ, **setting})
     assert done.returncode == 0, done.stderr
     found, nothing = json.loads(done.stdout.splitlines()[-1])
-    assert nothing == {name: [] for name in SERVED_COLUMNS}
+    assert nothing == {name: [] for name in SERVING_COLUMNS}
     return dict(found)
 
 
@@ -195,7 +195,7 @@ def test_the_model_is_found_by_its_run(store: str, bundle: Path, monkeypatch: py
         run.log_bundle(bundle)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     model = mlflow.pyfunc.load_model(f"runs:/{run.run_id}/model")
-    assert model.metadata.signature.outputs.input_names() == list(SERVED_COLUMNS)
+    assert model.metadata.signature.outputs.input_names() == list(SERVING_COLUMNS)
     Path("nothing.jpg").touch()
     with pytest.raises(ValueError, match=r"^nothing\.jpg: the file is empty"):
         model.predict(pd.DataFrame({"uri": ["nothing.jpg"]}))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.datasets.annotations import LabelRuns, TrueBoxes, read_annotation
-from pipeline.datasets.card import Card, card_named
+from pipeline.datasets.annotations import AnnotatedBoxes, RunLengthMask, read_annotation
+from pipeline.datasets.card import Card, resolve_card
 from pipeline.errors import BadInputError
-from pipeline.imaging.image_io import mask_codes
+from pipeline.imaging.image_io import read_mask_codes
 from pipeline.stages.extract.recipes import components_recipe
 
 COLOURS = {"0,0,0": "background", "128,0,0": "building", "0,0,128": "window"}
@@ -23,7 +23,7 @@ RGB = np.array([(0, 0, 0), (128, 0, 0), (0, 0, 128)], np.uint8)[CLASSES]
 
 def card(kind: str, legend: dict[str, str], **changes: Any) -> Card:
     labelled = [name for name in ("building", "window") if name in legend.values()]
-    return Card.model_validate({**BASE, "kind": kind, "legend": legend, "labelled": labelled, **changes})
+    return Card.model_validate({**BASE, "kind": kind, "legend": legend, "labelled_classes": labelled, **changes})
 
 
 def encoded(array: np.ndarray, form: str = "PNG", **options: Any) -> bytes:
@@ -40,8 +40,8 @@ def sixteen_bits(pixels: np.ndarray) -> bytes:
     return cv2.imencode(".png", (pixels.astype(np.uint16) * 257)[..., order])[1].tobytes()
 
 
-def names_of(read: LabelRuns | TrueBoxes, of: Card) -> np.ndarray:
-    assert isinstance(read, LabelRuns)
+def names_of(read: RunLengthMask | AnnotatedBoxes, of: Card) -> np.ndarray:
+    assert isinstance(read, RunLengthMask)
     return np.array([*of.names, "?"])[read.runs.to_array()]
 
 
@@ -154,7 +154,7 @@ OBJECT = (
 def test_cmp_xml_has_rows_in_x_and_columns_in_y() -> None:
     text = OBJECT.format("\n0.1\n", 0.5, 0.25, 0.75, "window") + OBJECT.format(1, 0, 0, 1, "facade")
     read = read_annotation(XML, text.encode(), 400, 200)
-    assert isinstance(read, TrueBoxes)
+    assert isinstance(read, AnnotatedBoxes)
     assert read.labels == ("window", "building")
     assert np.allclose(read.xyxy, [[100, 20, 300, 100], [0, 0, 400, 200]])
 
@@ -181,14 +181,14 @@ YOLO = card("yolo", {"0": "window", "1": "building", "2": "sign"})
 
 def test_yolo_text_is_centres_and_sizes() -> None:
     read = read_annotation(YOLO, "\ufeff0 0.5 0.5 0.25 0.5\r\n\r\n1 0.5 0.5 1 1\n".encode(), 400, 200)
-    assert isinstance(read, TrueBoxes)
+    assert isinstance(read, AnnotatedBoxes)
     assert read.labels == ("window", "building")
     assert np.allclose(read.xyxy, [[150, 50, 250, 150], [0, 0, 400, 200]])
 
 
 def test_yolo_polygons_are_boxes_around_them() -> None:
     read = read_annotation(YOLO, b"0 .25 .5 .5 .1 .75 .5\n1 .5 .5 1 1\n1 -.1 0 1 0 1 1 0 1 .5 .5\n", 400, 200)
-    assert isinstance(read, TrueBoxes)
+    assert isinstance(read, AnnotatedBoxes)
     assert read.labels == ("window", "building", "building")
     assert np.allclose(read.xyxy, [[100, 20, 300, 100], [0, 0, 400, 200], [-40, 0, 400, 200]])
     assert not read.difficult.any()
@@ -197,7 +197,7 @@ def test_yolo_polygons_are_boxes_around_them() -> None:
 
 def test_an_empty_yolo_file_is_a_photo_without_objects() -> None:
     read = read_annotation(YOLO, b"", 400, 200)
-    assert isinstance(read, TrueBoxes)
+    assert isinstance(read, AnnotatedBoxes)
     assert read.xyxy.shape == (0, 4)
 
 
@@ -226,16 +226,16 @@ PAIR_COLOURS += ["255,240,0", "255,159,0", "255,80,0", "255,0,0", "174,0,0"]
 
 def test_real_jpeg_masks_are_decoded_with_their_unknown_share(real_data: Path) -> None:
     """Photo and mask lie side by side in one JPEG: CMP's classes in other colours, blurred at every edge."""
-    cmp_card = card_named("cmp")[0].model_dump()
+    cmp_card = resolve_card("cmp")[0].model_dump()
     legend = dict(zip(PAIR_COLOURS, cmp_card["legend"].values(), strict=True))
     colours = Card.model_validate({**cmp_card, "kind": "colour_mask", "legend": legend, "colour_distance": 64})
     paths = sorted((real_data / "quirks/jpeg_masks").glob("*.jpg"))
     assert len(paths) == 8
     for path in paths:
-        assert mask_codes(path.read_bytes(), colours=True)[1]
+        assert read_mask_codes(path.read_bytes(), colours=True)[1]
         mask = np.asarray(Image.open(path))[:, 256:]
         read = read_annotation(colours, encoded(mask), 256, 256)
-        assert isinstance(read, LabelRuns)
+        assert isinstance(read, RunLengthMask)
         assert 0.03 < read.unknown_share < 0.2
         found = components_recipe(colours, read)
         assert found.labels.count("building") >= 1

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.datasets.annotations import TrueBoxes, read_annotation
+from pipeline.datasets.annotations import AnnotatedBoxes, read_annotation
 from pipeline.datasets.annotations.coco import segmentation_bounds
 from pipeline.datasets.card import Card
 from pipeline.errors import BadInputError
@@ -20,14 +20,14 @@ OUTLINES = [*SQUARE, [30.5, 0, 40, 0, 40, 5]]
 def card(**legend: str) -> Card:
     base = {"name": "s", "title": "", "source": "", "licence": "", "images": "{id}.jpg", "annotations": "all.json"}
     labelled = list(dict.fromkeys(legend.values()))
-    return Card.model_validate({**base, "kind": "coco", "labelled": labelled, "legend": legend})
+    return Card.model_validate({**base, "kind": "coco", "labelled_classes": labelled, "legend": legend})
 
 
-def read(content: dict[str, Any], of: Card | None = None) -> TrueBoxes:
+def read(content: dict[str, Any], of: Card | None = None) -> AnnotatedBoxes:
     names = {str(category["id"]): category["name"] for category in content["categories"]}
     entry = {"image": content["images"][0], "annotations": content["annotations"], "categories": names}
     found = read_annotation(of or card(window="window"), json.dumps(entry).encode(), 320, 240)
-    assert isinstance(found, TrueBoxes)
+    assert isinstance(found, AnnotatedBoxes)
     return found
 
 

@@ -35,7 +35,7 @@ def test_a_drawn_set_comes_back_as_pycocotools_reads_it(
     work = workplace()
     work.index(drawn_copy, coco.card)
     outcome = work.extract()
-    assert (outcome.rows_out, outcome.rejected, work.rows("index", "remarks")) == (10, 0, [])
+    assert (outcome.rows_out, outcome.rejected, work.rows("index", "warnings")) == (10, 0, [])
     rows = work.rows("extract", "boxes")
     for image in whole.loadImgs(whole.getImgIds()):
         own = [row for row in rows if row["image_id"] == f"set/photos/{image['file_name']}"]
@@ -54,7 +54,7 @@ def unpacked(mask: np.ndarray) -> dict[str, Any]:
 
 
 def boxes_by_image(work: Any) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {row["image_id"]: [] for row in work.rows("extract", "extracts")}
+    found: dict[str, list[Any]] = {row["image_id"]: [] for row in work.rows("extract", "extraction_log")}
     for row in work.rows("extract", "boxes"):
         found[row["image_id"]].append(row)
     return found
@@ -147,7 +147,7 @@ def test_boxes_outside_are_cut_or_counted_and_crowds_stay_marked(
         ["window", False, 0, 20, 10, 40],
         ["window", True, 300, 200, 320, 240],
     ]
-    assert work.rows("extract", "extracts")[0]["dropped"] == [("window", 1)]
+    assert work.rows("extract", "extraction_log")[0]["dropped"] == [("window", 1)]
 
 
 def test_a_broken_annotation_rejects_its_photo_alone(workplace: Callable, drawn_copy: Path, coco: Any) -> None:
@@ -228,6 +228,6 @@ def test_the_real_set_goes_through_with_ids_kept_apart(workplace: Callable, real
         index = work.index(root, f"{text}[legend]\n{facades}{names}")
         outcome = work.extract()
         assert (index.rows_out, index.rejected, outcome.rows_out, outcome.rejected) == (8, 0, 8, 0)
-        assert work.rows("index", "remarks") == []
+        assert work.rows("index", "warnings") == []
         labels = [row["label"] for row in work.rows("extract", "boxes")]
         assert (labels.count("building"), labels.count("window")) == (buildings, 177)

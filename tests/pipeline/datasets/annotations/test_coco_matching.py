@@ -22,7 +22,7 @@ def test_photos_are_found_by_as_much_of_the_path_as_agrees(
     coco.write(drawn_copy, prefix)
     work = workplace()
     assert work.index(drawn_copy, coco.card).rows_out == 10
-    assert work.rows("index", "remarks") == []
+    assert work.rows("index", "warnings") == []
     assert work.extract().outputs["boxes"] > 50
     row = work.rows("index", "images")[3]
     assert row["annotation_uri"] == f"{drawn_copy / coco.file}#{prefix}facade_00003.jpg"
@@ -38,12 +38,12 @@ def test_strays_are_remarked_and_unlisted_photos_have_no_annotation(
     coco.save(drawn_copy, content)
     work = workplace(max_rejected=0.2)
     assert work.index(drawn_copy, coco.card).rejected == 1
-    remarks = {(row["kind"], Path(row["uri"]).name): row["message"] for row in work.rows("index", "remarks")}
+    remarks = {(row["kind"], Path(row["uri"]).name): row["message"] for row in work.rows("index", "warnings")}
     assert remarks == {
         ("stray", "all.json"): f"{orphans} annotations of images that the JSON does not list",
         ("stray", "all.json#lonely.jpg"): "an annotation without a photo",
     }
-    assert work.index(drawn_copy, coco.card.replace("[legend]", 'missing = "empty"\n[legend]')).rejected == 0
+    assert work.index(drawn_copy, coco.card.replace("[legend]", 'on_missing = "empty"\n[legend]')).rejected == 0
     (row,) = [row for row in work.rows("index", "images") if row["annotation_uri"] is None]
     assert row["image_id"] == "set/photos/facade_00000.jpg"
 
@@ -71,7 +71,7 @@ def test_the_longer_agreement_goes_first_and_doubt_pairs_nothing(
         (tmp_path / "set/photos" / name).write_bytes(photo)
     coco.save(tmp_path / "set", listing("a/one.jpg", "x/b/one.jpg", "one.jpg", "two.jpg", "x/three.jpg", "y/three.jpg"))
     work = workplace()
-    work.index(tmp_path / "set", coco.card.replace("[legend]", 'missing = "empty"\n[legend]'))
+    work.index(tmp_path / "set", coco.card.replace("[legend]", 'on_missing = "empty"\n[legend]'))
     assert pairs_of(work) == {
         "photos/a/one.jpg": "a/one.jpg",
         "photos/a/three.jpg": None,
@@ -80,7 +80,7 @@ def test_the_longer_agreement_goes_first_and_doubt_pairs_nothing(
         "photos/b/one.jpg": "x/b/one.jpg",
         "photos/b/two.jpg": None,
     }
-    strays = [row for row in work.rows("index", "remarks") if row["kind"] == "stray"]
+    strays = [row for row in work.rows("index", "warnings") if row["kind"] == "stray"]
     assert {Path(row["uri"]).name for row in strays} == {"all.json#two.jpg", "three.jpg"}
     assert {row["message"] for row in strays} == {"its name fits several photos, or several annotations fit its photo"}
 

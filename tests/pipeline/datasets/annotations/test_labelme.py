@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.datasets.annotations import TrueBoxes, read_annotation
-from pipeline.datasets.card import Card, card_of
+from pipeline.datasets.annotations import AnnotatedBoxes, read_annotation
+from pipeline.datasets.card import Card, parse_card
 from pipeline.errors import BadInputError
-from pipeline.stages.extract.recipes import true_objects
+from pipeline.stages.extract.recipes import annotated_objects
 
 TEXT = """\
 name = "s"
@@ -20,22 +20,22 @@ licence = ""
 kind = "labelme"
 images = "photos/{id}.jpg"
 annotations = "labels/{id}.json"
-labelled = ["building", "window"]
+labelled_classes = ["building", "window"]
 [legend]
 wall = "building"
 window = "window"
 sky = "sky"
 """
-LABELME = card_of(TEXT, "test")
+LABELME = parse_card(TEXT, "test")
 
 
 def shape(kind: str | None, *points: tuple[object, object], label: object = "window", **more: Any) -> dict[str, Any]:
     return {"label": label, "points": [list(point) for point in points], "shape_type": kind, **more}
 
 
-def read(*shapes: dict[str, Any], card: Card = LABELME, **more: Any) -> TrueBoxes:
+def read(*shapes: dict[str, Any], card: Card = LABELME, **more: Any) -> AnnotatedBoxes:
     found = read_annotation(card, json.dumps({"shapes": shapes, **more}).encode(), 400, 200)
-    assert isinstance(found, TrueBoxes)
+    assert isinstance(found, AnnotatedBoxes)
     return found
 
 
@@ -78,7 +78,7 @@ def test_points_and_lines_are_counted_as_dropped() -> None:
         shape("rectangle", (0, 0), (10, 10), group_id=1),
         shape("point", (90, 90), group_id=1),
     )
-    objects = true_objects(LABELME, found, 400, 200)
+    objects = annotated_objects(LABELME, found, 400, 200)
     assert objects.xyxy.tolist() == [[0, 0, 10, 10]]
     assert objects.dropped == {"building": 1, "window": 3}
     assert found.unknown_share == 0

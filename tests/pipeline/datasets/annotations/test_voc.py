@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from pipeline.datasets.annotations import TrueBoxes, read_annotation
-from pipeline.datasets.card import Card, card_named
+from pipeline.datasets.annotations import AnnotatedBoxes, read_annotation
+from pipeline.datasets.card import Card, resolve_card
 from pipeline.errors import BadInputError
 
 VOC = Card.model_validate(
@@ -21,7 +21,7 @@ VOC = Card.model_validate(
         "kind": "voc",
         "images": "{id}.jpg",
         "annotations": "{id}.xml",
-        "labelled": ["building", "window"],
+        "labelled_classes": ["building", "window"],
         "legend": {"facade": "building", "window": "window"},
     }
 )
@@ -33,9 +33,9 @@ def thing(*corners: object, name: str = "window", more: str = "") -> str:
     return f"<object>{more}<name>{name}</name><pose>Unspecified</pose>{BOX.format(*corners)}</object>"
 
 
-def read(*parts: str) -> TrueBoxes:
+def read(*parts: str) -> AnnotatedBoxes:
     found = read_annotation(VOC, f"<annotation>{''.join(parts)}</annotation>".encode(), 400, 200)
-    assert isinstance(found, TrueBoxes)
+    assert isinstance(found, AnnotatedBoxes)
     return found
 
 
@@ -130,13 +130,13 @@ def test_a_drawn_set_comes_back_as_it_was(workplace: Callable, drawn: Path, tmp_
 def test_torchvision_reads_the_same(drawn: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("torchvision.datasets")
     truth = write_voc(drawn, tmp_path / "voc")
-    card = card_named("voc")[0]
+    card = resolve_card("voc")[0]
     for name in truth:
         path = tmp_path / f"voc/Annotations/{name}.xml"
         told = datasets.VOCDetection.parse_voc_xml(ElementTree.parse(path).getroot())["annotation"]
         size = {key: int(value) for key, value in told["size"].items()}
         found = read_annotation(card, path.read_bytes(), size["width"], size["height"])
-        assert isinstance(found, TrueBoxes)
+        assert isinstance(found, AnnotatedBoxes)
         theirs = [[int(entry["bndbox"][key]) for key in ("xmin", "ymin", "xmax", "ymax")] for entry in told["object"]]
         assert np.array_equal(found.xyxy, np.array(theirs) - [1, 1, 0, 0])
         assert found.labels == tuple(entry["name"] for entry in told["object"])

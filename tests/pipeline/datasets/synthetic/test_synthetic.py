@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from pipeline.datasets.synthetic import BUILDING_PARTS, NAMES, Drawing, DrawnBox, draw, write_dataset
+from pipeline.datasets.synthetic import BUILDING_PARTS, NAMES, Scene, SyntheticBox, draw_scene, write_dataset
 
 # Drawn with numpy 2.4.6, Pillow 13.0.0 and scipy 1.17.1 on x86-64. If only the photos' digest changes, the look
 # changed and the truth still stands.
@@ -24,12 +24,12 @@ Edges = tuple[int, int, int, int]
 
 
 @lru_cache(maxsize=256)
-def small(seed: int, occluders: bool = True) -> Drawing:
+def small(seed: int, occluders: bool = True) -> Scene:
     """Return a drawing at 320x240, drawn once for all tests."""
-    return draw(seed, 320, 240, occluders=occluders)
+    return draw_scene(seed, 320, 240, occluders=occluders)
 
 
-def edges(box: DrawnBox) -> Edges:
+def edges(box: SyntheticBox) -> Edges:
     """Return the box's xyxy pixels."""
     return box.xmin, box.ymin, box.xmax, box.ymax
 
@@ -46,7 +46,7 @@ def components(mask: NDArray[np.uint8], label: str) -> list[Edges]:
     return sorted((x.start, y.start, x.stop, y.stop) for y, x in found)
 
 
-def assert_components_are_boxes(drawing: Drawing) -> None:
+def assert_components_are_boxes(drawing: Scene) -> None:
     """Fail unless the 8-connected components of each label are exactly its boxes."""
     for label in PARTS:
         assert components(drawing.mask, label) == sorted(edges(b) for b in drawing.boxes if b.label == label)
@@ -64,7 +64,7 @@ def test_the_bytes_are_frozen() -> None:
 
 
 def test_a_seed_decides_everything() -> None:
-    again, other = draw(3, 320, 240), small(4)
+    again, other = draw_scene(3, 320, 240), small(4)
     assert np.array_equal(again.photo, small(3).photo)
     assert np.array_equal(again.mask, small(3).mask)
     assert again.boxes == small(3).boxes
@@ -81,7 +81,7 @@ def test_occluders_change_nothing_behind_them() -> None:
 @pytest.mark.parametrize(("width", "height"), [(64, 48), (16, 16), (480, 640), (333, 517), (900, 100)])
 def test_any_size(width: int, height: int) -> None:
     for seed in range(4):
-        drawing = draw(seed, width, height)
+        drawing = draw_scene(seed, width, height)
         assert drawing.photo.shape == (height, width, 3)
         assert drawing.mask.shape == (height, width)
         assert drawing.photo.dtype == drawing.mask.dtype == np.uint8
@@ -92,10 +92,10 @@ def test_any_size(width: int, height: int) -> None:
 @pytest.mark.parametrize(("seed", "width", "height"), [(-1, 64, 48), (0, 15, 48), (0, 64, 0)])
 def test_impossible_requests_are_refused(seed: int, width: int, height: int) -> None:
     with pytest.raises(ValueError, match="cannot draw seed"):
-        draw(seed, width, height)
+        draw_scene(seed, width, height)
 
 
-def inside(box: DrawnBox, width: int, height: int) -> bool:
+def inside(box: SyntheticBox, width: int, height: int) -> bool:
     """Return whether the box has an area and lies within the image."""
     return 0 <= box.xmin < box.xmax <= width and 0 <= box.ymin < box.ymax <= height
 
@@ -107,7 +107,7 @@ def test_components_are_the_boxes_where_nothing_stands_in_front(seed: int) -> No
 
 def test_components_are_the_boxes_at_other_sizes() -> None:
     for seed, width, height in ((101, 640, 480), (102, 480, 640), (103, 256, 256), (104, 800, 300)):
-        assert_components_are_boxes(draw(seed, width, height, occluders=False))
+        assert_components_are_boxes(draw_scene(seed, width, height, occluders=False))
 
 
 def test_most_components_are_boxes_behind_occluders() -> None:
@@ -203,7 +203,7 @@ def test_seeds_vary() -> None:
 
 
 def test_windows_span_the_sizes_of_real_photos() -> None:
-    longest = [max(b.ymax - b.ymin for b in draw(s).boxes if b.label == "window") for s in range(12)]
+    longest = [max(b.ymax - b.ymin for b in draw_scene(s).boxes if b.label == "window") for s in range(12)]
     assert min(longest) < 40
     assert 70 < max(longest) < 200
 
@@ -239,7 +239,7 @@ def test_the_files_give_back_the_drawing(tmp_path: Path) -> None:
     classes = (tmp_path / "classes.txt").read_text().split()
     truth = [json.loads(line) for line in (tmp_path / "truth.jsonl").read_text().splitlines()]
     for index, line in enumerate(truth):
-        drawing = draw(7 * 1_000_003 + index, 333, 217)
+        drawing = draw_scene(7 * 1_000_003 + index, 333, 217)
         name = f"facade_{index:05d}"
         assert (line["name"], line["seed"]) == (name, drawing.seed)
         assert [grid["storeys"] for grid in line["buildings"]] == [grid.storeys for grid in drawing.buildings]

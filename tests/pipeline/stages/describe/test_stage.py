@@ -11,22 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import FacadeError
-from pipeline.execution.parallel import Workers
+from pipeline.execution.parallel import WorkerConfig
 from pipeline.stages.describe import stage as describe
 from pipeline.stages.describe.histograms import (
     AREA_EDGES,
     ASPECT_EDGES,
     SIDE_BINS,
     SIDE_EDGES,
+    bin_centres,
     count_shapes,
     histogram,
     merge_shapes,
-    middles,
 )
-from pipeline.stages.describe.stage import DescribeConfig, described_shapes
+from pipeline.stages.describe.stage import DescribeConfig, load_shapes
 from pipeline.storage.schemas import table_from_rows
 
-IMAGE = {"dataset": "set", "split": "train", "width": 400, "height": 200, "labelled": ["window", "door"]}
+IMAGE = {"dataset": "set", "split": "train", "width": 400, "height": 200, "labelled_classes": ["window", "door"]}
 BOX = {"truncated": False, "difficult": False, "ignore": False, "source": "yolo", "recipe": "true"}
 
 
@@ -44,7 +44,7 @@ def extract_row(of: str, dropped: tuple = (), unknown: float = 0.0) -> dict[str,
 
 
 def counted(images: list, boxes: list, extracts: list) -> pa.Table:
-    return count_shapes(images, table_from_rows("boxes", boxes), table_from_rows("extracts", extracts))
+    return count_shapes(images, table_from_rows("boxes", boxes), table_from_rows("extraction_log", extracts))
 
 
 def test_every_measure_of_a_small_set() -> None:
@@ -58,7 +58,7 @@ def test_every_measure_of_a_small_set() -> None:
     assert histogram(shapes, "unknown", "") == {0: 1, 3: 1}
     assert histogram(shapes, "truncated", "window") == histogram(shapes, "merged", "window") == {0: 1}
     assert histogram(shapes, "difficult", "window") == {}
-    aspects = [round(float(middles(ASPECT_EDGES)[at]), 1) for at in histogram(shapes, "aspect", "window")]
+    aspects = [round(float(bin_centres(ASPECT_EDGES)[at]), 1) for at in histogram(shapes, "aspect", "window")]
     assert aspects == [0.5, 2.1]
     (area,) = histogram(shapes, "area", "window")
     assert AREA_EDGES[area - 1] <= 5000 / 80000 < AREA_EDGES[area]
@@ -110,7 +110,7 @@ def test_the_stage_counts_what_the_tables_hold(extracted) -> None:
     assert (outcome.rows_in, outcome.rows_out, outcome.changed) == (20, 20, True)
     assert describe.run(extracted.context, DescribeConfig()).changed is False
     folder = extracted.context.folder("describe")
-    shapes = described_shapes(folder, extracted.context.folder("extract").manifest())
+    shapes = load_shapes(folder, extracted.context.folder("extract").manifest())
     labels = [row["label"] for row in extracted.rows("extract", "boxes", "drawn")]
     for label in ("building", "window", "door"):
         for measure in ("boxes", "aspect", "area", "shape"):
@@ -145,7 +145,7 @@ def test_older_boxes_are_not_described(extracted, drawn: Path, cards: tuple[str,
 
 
 def test_dask_gives_what_one_process_gives_on_all_real_sets(workplace: Callable, real_data: Path) -> None:
-    alone, together = workplace("alone"), workplace("alone", workers=Workers(count=2))
+    alone, together = workplace("alone"), workplace("alone", workers=WorkerConfig(count=2))
     for name in ("cmp", "cmp_xml", "labelmefacade", "saint_petersburg"):
         together.index(real_data / name.removesuffix("_xml"), name=name)
     together.extract()
@@ -153,7 +153,7 @@ def test_dask_gives_what_one_process_gives_on_all_real_sets(workplace: Callable,
     for work in (alone, together):
         digests.append(describe.run(work.context, DescribeConfig()).digest)
         folder = work.context.folder("describe")
-        tables.append(described_shapes(folder, work.context.folder("extract").manifest()))
+        tables.append(load_shapes(folder, work.context.folder("extract").manifest()))
         folder.path.rename(folder.path.with_name(f"was_{len(digests)}"))
     assert digests[0] == digests[1]
     assert tables[0].equals(tables[1])

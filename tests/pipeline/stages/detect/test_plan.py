@@ -7,24 +7,24 @@ from typing import Any
 import pytest
 
 from pipeline.errors import FacadeError
-from pipeline.stages.detect.plan import SHARD_PHOTOS, Archive, Planned, shard_size
+from pipeline.stages.detect.plan import MAX_SHARD_PHOTOS, DetectionPlan, PlanChanges, shard_size
 
 from ....conftest import Quiet
 
 
 def rows(numbers: Iterable[int], stamp: str = "1") -> list[dict[str, Any]]:
-    empty = {"inside": None, "latitude": None, "longitude": None, "heading": None, "extra": None}
-    return [{"image_id": f"{number}.jpg", "uri": f"/{number}.jpg", "stamp": stamp, **empty} for number in numbers]
+    empty = {"member": None, "latitude": None, "longitude": None, "heading": None, "extra": None}
+    return [{"image_id": f"{number}.jpg", "uri": f"/{number}.jpg", "version": stamp, **empty} for number in numbers]
 
 
 pytestmark = pytest.mark.usefixtures("even_shards")
 
 
-def update(archive: Archive, listed: list[dict[str, Any]], limit: int | None = None) -> Planned:
+def update(archive: DetectionPlan, listed: list[dict[str, Any]], limit: int | None = None) -> PlanChanges:
     return archive.update(iter(listed), limit, Quiet())  # type: ignore[arg-type]
 
 
-def planned(archive: Archive) -> list[list[str]]:
+def planned(archive: DetectionPlan) -> list[list[str]]:
     return [[row["image_id"] for row in shard.rows] for shard in archive.shards()]
 
 
@@ -44,7 +44,7 @@ def test_the_first_shards_are_small_and_the_others_of_one_size(tmp_path: Path, m
         512,
         512,
     ]
-    archive = Archive(tmp_path)
+    archive = DetectionPlan(tmp_path)
     update(archive, rows(range(450)))
     assert [len(shard.rows) for shard in archive.shards()] == [*[32] * 8, 64, 64, 64, 2]
     update(archive, rows(range(500)))
@@ -52,29 +52,29 @@ def test_the_first_shards_are_small_and_the_others_of_one_size(tmp_path: Path, m
 
 
 def test_photos_come_into_shards_of_one_size(tmp_path: Path) -> None:
-    archive = Archive(tmp_path)
-    assert update(archive, rows(range(1200))) == Planned(1200, 0, 0)
+    archive = DetectionPlan(tmp_path)
+    assert update(archive, rows(range(1200))) == PlanChanges(1200, 0, 0)
     assert planned(archive) == [names(range(512)), names(range(512, 1024)), names(range(1024, 1200))]
-    assert [len(shard.rows) for shard in archive.shards()] == [SHARD_PHOTOS, SHARD_PHOTOS, 176]
+    assert [len(shard.rows) for shard in archive.shards()] == [MAX_SHARD_PHOTOS, MAX_SHARD_PHOTOS, 176]
     before = [(shard.digest, shard.rows.path.stat().st_mtime_ns) for shard in archive.shards()]
-    assert update(archive, rows(range(1200))) == Planned(0, 0, 0)
+    assert update(archive, rows(range(1200))) == PlanChanges(0, 0, 0)
     assert [(shard.digest, shard.rows.path.stat().st_mtime_ns) for shard in archive.shards()] == before
 
 
 def test_later_photos_make_new_shards_wherever_they_are_listed(tmp_path: Path) -> None:
-    archive = Archive(tmp_path)
+    archive = DetectionPlan(tmp_path)
     update(archive, rows(range(100, 700)))
     before = [shard.digest for shard in archive.shards()]
-    assert update(archive, rows(range(900))) == Planned(300, 0, 0)
+    assert update(archive, rows(range(900))) == PlanChanges(300, 0, 0)
     assert planned(archive)[2:] == [[*names(range(100)), *names(range(700, 900))]]
     assert [shard.digest for shard in archive.shards()][:2] == before
 
 
 def test_a_changed_photo_changes_its_shard_alone(tmp_path: Path) -> None:
-    archive = Archive(tmp_path)
+    archive = DetectionPlan(tmp_path)
     update(archive, rows(range(1100)))
     before = [shard.digest for shard in archive.shards()]
-    assert update(archive, [*rows(range(600)), *rows([600], "2"), *rows(range(601, 1100))]) == Planned(0, 1, 0)
+    assert update(archive, [*rows(range(600)), *rows([600], "2"), *rows(range(601, 1100))]) == PlanChanges(0, 1, 0)
     after = [shard.digest for shard in archive.shards()]
     assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, True]
     assert planned(archive)[1] == names(range(512, 1024))
@@ -82,19 +82,19 @@ def test_a_changed_photo_changes_its_shard_alone(tmp_path: Path) -> None:
 
 
 def test_what_is_gone_from_the_source_stays_in_the_plan(tmp_path: Path) -> None:
-    archive = Archive(tmp_path)
+    archive = DetectionPlan(tmp_path)
     update(archive, rows(range(10)))
-    assert update(archive, rows(range(2, 11))) == Planned(1, 0, 2)
+    assert update(archive, rows(range(2, 11))) == PlanChanges(1, 0, 2)
     assert planned(archive) == [names(range(10)), names([10])]
 
 
 def test_a_limit_is_of_all_photos_and_may_be_raised(tmp_path: Path) -> None:
-    archive = Archive(tmp_path)
-    assert update(archive, rows(range(2000)), limit=10) == Planned(10, 0, 0)
-    assert update(archive, rows(range(2000)), limit=10) == Planned(0, 0, 0)
-    assert update(archive, rows(range(2000)), limit=600) == Planned(590, 0, 0)
+    archive = DetectionPlan(tmp_path)
+    assert update(archive, rows(range(2000)), limit=10) == PlanChanges(10, 0, 0)
+    assert update(archive, rows(range(2000)), limit=10) == PlanChanges(0, 0, 0)
+    assert update(archive, rows(range(2000)), limit=600) == PlanChanges(590, 0, 0)
     assert [len(shard.rows) for shard in archive.shards()] == [10, 512, 78]
-    assert update(archive, rows(range(2000)), limit=5) == Planned(0, 0, 0)
+    assert update(archive, rows(range(2000)), limit=5) == PlanChanges(0, 0, 0)
     assert [name for shard in planned(archive) for name in shard] == names(range(600))
 
 
@@ -107,13 +107,13 @@ def test_a_limit_stops_the_listing(tmp_path: Path) -> None:
             taken += 1
             yield row
 
-    Archive(tmp_path).update(listed(), 1000, Quiet())  # type: ignore[arg-type]
+    DetectionPlan(tmp_path).update(listed(), 1000, Quiet())  # type: ignore[arg-type]
     assert taken <= 1024
 
 
 @pytest.mark.parametrize("first", [0, 1, 700])
 def test_one_id_twice_is_refused_and_nothing_is_planned(tmp_path: Path, first: int) -> None:
-    archive = Archive(tmp_path)
+    archive = DetectionPlan(tmp_path)
     with pytest.raises(FacadeError, match=rf"the id '{first}\.jpg'"):
         update(archive, [*rows(range(1000)), *rows([first], "2")])
     assert archive.shards() == []
@@ -124,7 +124,7 @@ def test_one_id_twice_is_refused_and_nothing_is_planned(tmp_path: Path, first: i
 
 
 def test_a_listing_that_stops_leaves_the_plan_as_it_was(tmp_path: Path) -> None:
-    archive = Archive(tmp_path)
+    archive = DetectionPlan(tmp_path)
     update(archive, rows(range(600)))
 
     def listed() -> Iterable[dict[str, Any]]:
@@ -134,12 +134,12 @@ def test_a_listing_that_stops_leaves_the_plan_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(FacadeError, match="away"):
         archive.update(listed(), None, Quiet())  # type: ignore[arg-type]
     assert [name for shard in planned(archive) for name in shard] == names(range(600))
-    assert update(archive, rows(range(3000))) == Planned(2400, 0, 0)
+    assert update(archive, rows(range(3000))) == PlanChanges(2400, 0, 0)
     assert [name for shard in planned(archive) for name in shard] == names(range(3000))
 
 
 def test_a_comparison_writes_nothing_of_the_plan(tmp_path: Path) -> None:
-    archive = Archive(tmp_path / "out")
+    archive = DetectionPlan(tmp_path / "out")
     found = archive.compare(iter(rows(range(600))), None, tmp_path / "aside", Quiet())  # type: ignore[arg-type]
-    assert found == Planned(600, 0, 0)
+    assert found == PlanChanges(600, 0, 0)
     assert not (tmp_path / "out").exists()

@@ -54,10 +54,10 @@ def test_links_are_followed_and_a_loop_of_them_ends(folder: Path, tmp_path: Path
 
 
 def test_results_below_the_source_are_no_photos(folder: Path) -> None:
-    write(folder / "out" / "drawings" / "b.jpg")
-    assert "out/drawings/b.jpg" in ids(folder)
-    assert "out/drawings/b.jpg" not in ids(folder, without=folder / "out")
-    assert "out/drawings/b.jpg" not in ids(folder, without=folder / ".." / "photos" / "out")
+    write(folder / "out" / "previews" / "b.jpg")
+    assert "out/previews/b.jpg" in ids(folder)
+    assert "out/previews/b.jpg" not in ids(folder, exclude=folder / "out")
+    assert "out/previews/b.jpg" not in ids(folder, exclude=folder / ".." / "photos" / "out")
 
 
 def test_a_link_that_comes_later_changes_no_id(folder: Path) -> None:
@@ -76,7 +76,7 @@ def test_what_a_list_says_of_a_photo_is_part_of_its_stamp(folder: Path) -> None:
     stamps = set()
     for line in (b"b.jpg,1,x", b"b.jpg,2,x", b"b.jpg,1,y", b"z.webp,1,x", b"b.jpg,,x"):
         (row,) = list_photos(str(write(folder / "list.csv", b"path,lat,street\n" + line + b"\n")))
-        stamps.add(row["stamp"])
+        stamps.add(row["version"])
     assert len(stamps) == 5
 
 

@@ -17,15 +17,15 @@ import torch
 from PIL import Image
 
 from pipeline.errors import FacadeError, UsageError
-from pipeline.execution.parallel import Workers
+from pipeline.execution.parallel import WorkerConfig
 from pipeline.execution.runner import Context, Outcome
-from pipeline.imaging.image_io import UPRIGHT
+from pipeline.imaging.image_io import TRANSPOSES
 from pipeline.stages.detect import stage as detect
 from pipeline.stages.detect.config import DetectConfig
-from pipeline.stages.detect.inference import bundle_finder
+from pipeline.stages.detect.inference import detector_spec
 from pipeline.stages.detect.job import Job
-from pipeline.stages.detect.plan import Archive
-from pipeline.stages.detect.stage import workers_for
+from pipeline.stages.detect.plan import DetectionPlan
+from pipeline.stages.detect.stage import gpu_workers
 from pipeline.storage.stage_folder import StageFolder
 from pipeline.storage.verify import verify
 from ssd import SSD, BackboneConfig, Bundle, Detector, ModelConfig, preset, save_bundle
@@ -56,7 +56,9 @@ class Place:
     @property
     def context(self) -> Context:
         quiet: Any = lambda *_: Quiet()  # noqa: E731
-        return Context(self.folder, Workers(count=0), "off", max_rejected=1.0, say=self.said.append, progress=quiet)
+        return Context(
+            self.folder, WorkerConfig(count=0), "off", max_rejected=1.0, log=self.said.append, make_progress=quiet
+        )
 
     def job(self, **changes: Any) -> Job:
         return replace(Job(str(self.source), self.stubs.Stub(), self.out), **changes)
@@ -65,7 +67,7 @@ class Place:
         return detect.run(self.context, config or DetectConfig(), self.job(**changes))
 
     def rows(self, table: str) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = StageFolder(self.folder, "detect", place=self.out).read(table).to_pylist()
+        rows: list[dict[str, Any]] = StageFolder(self.folder, "detect", custom_path=self.out).read(table).to_pylist()
         return rows
 
     def photo(self, name: str, **more: Any) -> Path:
@@ -160,7 +162,7 @@ def test_photos_of_every_kind_have_their_box_in_their_own_upright_pixels(
     animated[0].save(place.source / "animated.gif", save_all=True, append_images=animated[1:])
     wide = scene().astype(np.uint16)[..., 0] * 257
     (place.source / "16 bit.png").write_bytes(png16(wide))
-    assert place.run(finder=stubs.Stub(least=least)).rejected == 0
+    assert place.run(detector=stubs.Stub(least=least)).rejected == 0
     found = {row["image_id"]: box_of(row) for row in place.rows("detections")}
     sizes = {row["image_id"]: (row["width"], row["height"]) for row in place.rows("photos")}
     assert len(found) == len(sizes) == len(KINDS) + 2
@@ -187,7 +189,7 @@ def turned(orientation: int) -> tuple[tuple[int, ...], tuple[int, int]]:
     """Where the box is after turning the photo upright, by turning a mask of it."""
     mask = Image.new("L", SIZE)
     mask.paste(255, BOX)
-    upright = mask.transpose(UPRIGHT[orientation]) if orientation != 1 else mask
+    upright = mask.transpose(TRANSPOSES[orientation]) if orientation != 1 else mask
     box = upright.getbbox()
     assert box is not None
     return box, upright.size
@@ -255,9 +257,9 @@ def test_rejected_photos_are_tried_again_when_asked_and_no_other(place: Place, m
     assert (first.rejected, first.rows_out) == (3, 597)
     stamps = {number: (place.source / f"{number}.jpg").stat() for number in (100, 550)}
     read: list[str] = []
-    real = detect.find_rows.__globals__["read_photo"]
+    real = detect.detect_rows.__globals__["read_photo"]
     monkeypatch.setitem(
-        detect.find_rows.__globals__, "read_photo", lambda row: read.append(row["image_id"]) or real(row)
+        detect.detect_rows.__globals__, "read_photo", lambda row: read.append(row["image_id"]) or real(row)
     )
     assert place.run().changed is False
     assert read == []
@@ -280,7 +282,7 @@ def test_rejected_photos_are_tried_again_when_asked_and_no_other(place: Place, m
     fresh = place.run(out=place.folder / "fresh")
     assert [
         {**row, "uri": ""}
-        for row in StageFolder(place.folder, "detect", place=place.folder / "fresh").read("photos").to_pylist()
+        for row in StageFolder(place.folder, "detect", custom_path=place.folder / "fresh").read("photos").to_pylist()
     ] == [{**row, "uri": ""} for row in place.rows("photos")]
     assert fresh.rows_out == 600
 
@@ -304,7 +306,7 @@ def test_another_model_source_or_setting_is_refused_in_a_sentence(place: Place, 
     place.photos(2)
     place.run()
     (place.folder / "other").mkdir()
-    config = DetectConfig(score=0.4) if change == "settings" else DetectConfig()
+    config = DetectConfig(min_score=0.4) if change == "settings" else DetectConfig()
     changes = {
         "model": {"finder": place.stubs.Stub("nothing")},
         "source": {"source": str(place.folder / "other")},
@@ -315,25 +317,25 @@ def test_another_model_source_or_setting_is_refused_in_a_sentence(place: Place, 
     ]
     with pytest.raises(FacadeError, match=told):
         place.run(config, **changes)
-    assert place.run(DetectConfig(batch=3, readers=1)).changed is False  # these decide nothing but the speed
+    assert place.run(DetectConfig(batch=3, reader_threads=1)).changed is False  # these decide nothing but the speed
 
 
 def test_a_limit_and_a_preview(place: Place) -> None:
     place.photos(30)
-    line = detect.preview(place.context, DetectConfig(), place.job(limit=10))
+    line = detect.dry_run(place.context, DetectConfig(), place.job(limit=10))
     assert (line["rows_in"], line["added"], line["changed"]) == (10, 10, False)
     assert not place.out.exists()
     assert place.run(limit=10).rows_in == 10
-    line = detect.preview(place.context, DetectConfig(), place.job())
+    line = detect.dry_run(place.context, DetectConfig(), place.job())
     assert (line["rows_in"], line["added"]) == (30, 20)
-    assert len(Archive(place.out).shards()) == 1
+    assert len(DetectionPlan(place.out).shards()) == 1
     assert place.run().rows_in == 30
 
 
 def test_shards_for_schedulers_make_the_same_tables(place: Place) -> None:
     place.photos(1100)
     (place.source / "700.jpg").write_bytes(b"no photo")
-    line = detect.plan(place.context, DetectConfig(), place.job())
+    line = detect.write_plan(place.context, DetectConfig(), place.job())
     assert (line["rows_in"], line["groups"], line["outputs"]) == (1100, ["0:3"], {"plan": 3})
     for span in ((1, 3), (0, 1)):
         part = place.run(shards=span)
@@ -419,19 +421,19 @@ def test_the_command_finds_what_the_detector_finds(facade: Callable, bundle: Pat
     from ssd import load_bundle
 
     common = ("--model", bundle, "--out", "out", "--tracking", "off", "--set", "detect.bfloat16=false")
-    done = facade("detect", drawn / "photos", *common, "--draw", 3)
+    done = facade("detect", drawn / "photos", *common, "--previews", 3)
     assert done.code == 0, done.text
     assert "Dask's dashboard is at http://127.0.0.1:" in done.text
     assert (done.line["rows_in"], done.line["rows_out"], done.line["added"]) == (10, 10, 10)
     detector = Detector(load_bundle(bundle), bfloat16=False)
-    rows = StageFolder(tmp_path, "detect", place=tmp_path / "out").read("detections").to_pylist()
+    rows = StageFolder(tmp_path, "detect", custom_path=tmp_path / "out").read("detections").to_pylist()
     for path in sorted((drawn / "photos").iterdir()):
         (expected,) = detector([torch.tensor(decode_photo(path.read_bytes())).permute(2, 0, 1)])
         own = [row for row in rows if row["image_id"] == path.name]
         assert np.allclose([row["score"] for row in own], expected.scores, atol=1e-4)
         assert len({row["label"] for row in own}) > 1
-    assert [path.name for path in sorted((tmp_path / "out/drawings").iterdir())] == [
-        *("000_facade_00000.jpg", "001_facade_00003.jpg", "002_facade_00006.jpg", "scores.jpg", "sheet.jpg")
+    assert [path.name for path in sorted((tmp_path / "out/previews").iterdir())] == [
+        *("000_facade_00000.jpg", "001_facade_00003.jpg", "002_facade_00006.jpg", "scores.jpg", "contact_sheet.jpg")
     ]
     again = facade("detect", drawn / "photos", *common)
     assert (again.code, again.line["changed"], "nothing to do" in again.text) == (0, False, True)
@@ -449,11 +451,11 @@ def test_a_work_folder_is_read_by_its_index(
     work.extract()
     images = work.rows("index", "images")
     common = ("detect", work.context.work, "--model", bundle, "--tracking", "off", "--workers", 1)
-    done = facade(*common, "--split", "all", "--draw", 2)
+    done = facade(*common, "--split", "all", "--previews", 2)
     assert done.code == 0, done.text
     folder = StageFolder(work.context.work, "detect")
     assert [row["image_id"] for row in folder.read("photos").to_pylist()] == [row["image_id"] for row in images]
-    with Image.open(next((folder.path / "drawings").glob("000_*"))) as picture:
+    with Image.open(next((folder.path / "previews").glob("000_*"))) as picture:
         assert picture.width > 2 * 320  # what was found, and the truth beside it
     train = facade(*common, "--split", "train", "--out", "train")
     assert train.line["rows_in"] == sum(row["split"] == "train" for row in images)
@@ -541,18 +543,18 @@ def test_a_model_of_mlflow_by_its_alias(facade: Callable, bundle: Path, drawn: P
 
 
 def test_a_network_is_opened_once_for_two_threads(bundle: Path) -> None:
-    finder, config = bundle_finder(bundle), DetectConfig(keep=7, device="cpu")
+    finder, config = detector_spec(bundle), DetectConfig(max_detections=7, device="cpu")
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(finder.open, [config, config])
+        first, second = pool.map(finder.load, [config, config])
     assert first is second
 
 
 def test_a_gpu_is_one_process_with_two_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detect, "glob", lambda _: ["/dev/nvidia0", "/dev/nvidia1"])
-    assert workers_for(Workers(), "auto") == Workers(count=2, threads=2)
-    assert workers_for(Workers(count=5), "auto") == Workers(count=5, threads=2)
-    assert workers_for(Workers(count=0), "auto").local_count == 0
-    assert workers_for(Workers(), "cpu") == Workers()
-    assert workers_for(Workers("tcp://x"), "auto") == Workers("tcp://x")
+    assert gpu_workers(WorkerConfig(), "auto") == WorkerConfig(count=2, threads=2)
+    assert gpu_workers(WorkerConfig(count=5), "auto") == WorkerConfig(count=5, threads=2)
+    assert gpu_workers(WorkerConfig(count=0), "auto").local_count == 0
+    assert gpu_workers(WorkerConfig(), "cpu") == WorkerConfig()
+    assert gpu_workers(WorkerConfig("tcp://x"), "auto") == WorkerConfig("tcp://x")
     monkeypatch.setattr(detect, "glob", lambda _: [])
-    assert workers_for(Workers(), "auto") == Workers()
+    assert gpu_workers(WorkerConfig(), "auto") == WorkerConfig()

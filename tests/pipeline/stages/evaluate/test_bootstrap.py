@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.stages.evaluate.bootstrap import drawings, interval, ranked, resampled_aps
+from pipeline.stages.evaluate.bootstrap import bootstrap_aps, bootstrap_counts, percentile_interval, rank_classes
 from ssd import DetectionRows, TruthRows, match_rows, voc_ap
 
 from ...noise_model import CLASSES, noisy
@@ -12,12 +12,12 @@ from ...noise_model import CLASSES, noisy
 @pytest.mark.parametrize("points", [11, "all"])
 def test_a_drawing_counts_as_photos_that_are_there_so_often(points: int | str) -> None:
     judged = noisy(20, 3).judged
-    matches = match_rows(judged.detections, judged.truths)
-    weights = drawings(20, 5, seed=1)
-    ours = np.stack([resampled_aps(one, weights, points) for one in ranked(matches, 0.5, 20)], axis=1)  # type: ignore[arg-type]
+    matches = match_rows(judged.detections, judged.ground_truths)
+    weights = bootstrap_counts(20, 5, seed=1)
+    ours = np.stack([bootstrap_aps(one, weights, points) for one in rank_classes(matches, 0.5, 20)], axis=1)  # type: ignore[arg-type]
     for row, drawn in zip(ours, weights, strict=True):
         copies = [image for image, times in enumerate(drawn) for _ in range(times)]
-        found, true = judged.detections, judged.truths
+        found, true = judged.detections, judged.ground_truths
         where = [np.flatnonzero(found.images == image) for image in copies]
         those = [np.flatnonzero(true.images == image) for image in copies]
         number = np.repeat(np.arange(20), [len(rows) for rows in where])
@@ -36,10 +36,10 @@ def test_a_drawing_counts_as_photos_that_are_there_so_often(points: int | str) -
 
 def test_all_photos_once_is_the_figure_itself() -> None:
     judged = noisy(30, 4).judged
-    matches = match_rows(judged.detections, judged.truths)
+    matches = match_rows(judged.detections, judged.ground_truths)
     once = np.ones((1, 30), np.uint16)
     for points in (11, "all"):
-        ours = [resampled_aps(one, once, points)[0] for one in ranked(matches, 0.5, 30)]  # type: ignore[arg-type]
+        ours = [bootstrap_aps(one, once, points)[0] for one in rank_classes(matches, 0.5, 30)]  # type: ignore[arg-type]
         assert ours == pytest.approx(voc_ap(matches, 0.5, points).by_label[1:], abs=1e-12)  # type: ignore[arg-type]
 
 
@@ -47,7 +47,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     generator, held = np.random.default_rng(0), 0
     for trial in range(200):
         hits = generator.random(80) < 0.7
-        low, high = interval(drawings(80, 300, seed=trial) @ hits / 80)
+        low, high = percentile_interval(bootstrap_counts(80, 300, seed=trial) @ hits / 80)
         held += low <= 0.7 <= high
     assert 180 <= held <= 198
 
@@ -57,6 +57,6 @@ def test_nothing_to_find_is_no_figure() -> None:
         DetectionRows(np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros((0, 4))),
         TruthRows(np.zeros(0, int), np.zeros(0, int), np.zeros((0, 4)), 2),
     )
-    (one,) = ranked(nothing, 0.5, 3)
-    assert np.isnan(resampled_aps(one, drawings(3, 4))).all()
-    assert np.isnan(interval(resampled_aps(one, drawings(3, 4)))).all()
+    (one,) = rank_classes(nothing, 0.5, 3)
+    assert np.isnan(bootstrap_aps(one, bootstrap_counts(3, 4))).all()
+    assert np.isnan(percentile_interval(bootstrap_aps(one, bootstrap_counts(3, 4)))).all()

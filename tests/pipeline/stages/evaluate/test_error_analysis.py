@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.stages.evaluate.error_analysis import ERRORS, KINDS, costs, judge
+from pipeline.stages.evaluate.error_analysis import ERROR_KINDS, OUTCOMES, analyse_errors, ap_gain_if_fixed
 from ssd import DetectionRows, TruthRows, match_rows, voc_ap
 
 from ...noise_model import noisy
@@ -33,14 +33,14 @@ def truths(*true: tuple[int, list[float]], ignore: tuple[bool, ...] | None = Non
 
 
 def kinds(detections: DetectionRows, true: TruthRows) -> list[str]:
-    return [KINDS[place] for place in judge(detections, true).kinds]
+    return [OUTCOMES[place] for place in analyse_errors(detections, true).outcomes]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "ignored"])
+@pytest.mark.parametrize("kind", [kind for kind in OUTCOMES if kind != "ignored"])
 def test_planted_kinds_are_named(kind: str) -> None:
     drawn = noisy(100, 1)
-    verdicts = judge(drawn.judged.detections, drawn.judged.truths)
-    named = np.array(KINDS)[verdicts.kinds]
+    verdicts = analyse_errors(drawn.judged.detections, drawn.judged.ground_truths)
+    named = np.array(OUTCOMES)[verdicts.outcomes]
     planted = drawn.planted == kind
     assert planted.sum() > 50
     assert (named[planted] == kind).mean() >= 0.95
@@ -49,8 +49,8 @@ def test_planted_kinds_are_named(kind: str) -> None:
 
 def test_missed_are_those_that_nothing_correct_was_planted_for() -> None:
     drawn = noisy(60, 2)
-    verdicts = judge(drawn.judged.detections, drawn.judged.truths)
-    hit = np.isin(np.arange(len(drawn.judged.truths)), drawn.of[drawn.planted == "correct"])
+    verdicts = analyse_errors(drawn.judged.detections, drawn.judged.ground_truths)
+    hit = np.isin(np.arange(len(drawn.judged.ground_truths)), drawn.of[drawn.planted == "correct"])
     assert (verdicts.missed() == ~hit).mean() > 0.99
 
 
@@ -67,16 +67,16 @@ def test_one_of_each_kind() -> None:
 
 def test_about_an_ignored_box_nothing_is_wrong() -> None:
     found = rows((1, 0.9, BOX), (2, 0.8, BOX))
-    verdicts = judge(found, truths((1, BOX), ignore=(True,)))
-    assert [KINDS[place] for place in verdicts.kinds] == ["ignored", "background"]
+    verdicts = analyse_errors(found, truths((1, BOX), ignore=(True,)))
+    assert [OUTCOMES[place] for place in verdicts.outcomes] == ["ignored", "background"]
     assert not verdicts.missed().any()
 
 
 def test_nothing_found_and_nothing_true() -> None:
     assert kinds(rows(), truths((1, BOX))) == []
-    assert judge(rows(), truths((1, BOX))).missed().tolist() == [True]
+    assert analyse_errors(rows(), truths((1, BOX))).missed().tolist() == [True]
     assert kinds(rows((1, 0.5, BOX)), truths()) == ["background"]
-    assert costs(judge(rows(), truths())).keys() == set(ERRORS)
+    assert ap_gain_if_fixed(analyse_errors(rows(), truths())).keys() == set(ERROR_KINDS)
 
 
 def test_an_error_costs_what_mending_it_gains() -> None:
@@ -85,7 +85,7 @@ def test_an_error_costs_what_mending_it_gains() -> None:
     found = rows((1, 0.9, off), (1, 0.8, BOX))
     plain = voc_ap(match_rows(found, true)).by_label[1]
     mended = voc_ap(match_rows(rows((1, 0.9, far), (1, 0.8, BOX)), true)).by_label[1]
-    price = costs(judge(found, true))
+    price = ap_gain_if_fixed(analyse_errors(found, true))
     assert (plain, mended) == (0.25, 1.0)
     assert price["localisation"][1] == pytest.approx(mended - plain)
     assert [price[kind][1] for kind in ("duplicate", "class", "background")] == [0, 0, 0]
@@ -93,7 +93,7 @@ def test_an_error_costs_what_mending_it_gains() -> None:
 
 
 def test_chosen_detections_decide_what_is_missed() -> None:
-    verdicts = judge(rows((1, 0.9, BOX), (1, 0.4, [60, 60, 80, 80])), truths((1, BOX), (1, [60, 60, 80, 80])))
+    verdicts = analyse_errors(rows((1, 0.9, BOX), (1, 0.4, [60, 60, 80, 80])), truths((1, BOX), (1, [60, 60, 80, 80])))
     assert verdicts.missed().tolist() == [False, False]
     assert verdicts.missed(np.array([True, False])).tolist() == [False, True]
     assert verdicts.counts(np.array([True, False]))["correct"].tolist() == [0, 1, 0]

@@ -4,19 +4,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.stages.evaluate.data import Judged
-from pipeline.stages.evaluate.error_analysis import KINDS
-from pipeline.stages.evaluate.label_audit import suspects, without_suspects
-from pipeline.stages.evaluate.scores import headline, score_rows
+from pipeline.stages.evaluate.data import EvaluationData
+from pipeline.stages.evaluate.error_analysis import OUTCOMES
+from pipeline.stages.evaluate.label_audit import drop_suspicious, suspicious_labels
+from pipeline.stages.evaluate.scores import headline_rows, score_rows
 from pipeline.stages.evaluate.tables import Evaluation
 from pipeline.storage.schemas import table_from_rows
 
 from ...noise_model import CLASSES, SWAPPED, Noise, Noisy, noisy, without_labels
 
 
-def rows_of(judged: Judged) -> list[dict]:
+def rows_of(judged: EvaluationData) -> list[dict]:
     whole = Evaluation(judged, "model", 0)
-    return suspects(judged, whole.verdicts, whole.point)
+    return suspicious_labels(judged, whole.error_analysis, whole.operating_point)
 
 
 def shown(drawn: Noisy) -> np.ndarray:
@@ -37,30 +37,30 @@ def test_deleted_labels_are_found(seed: int) -> None:
 
 def test_boxes_that_nothing_finds_are_told() -> None:
     drawn = noisy(100, 4, Noise(recall=1, jitter=0.03, duplicates=0, swaps=0, badly=0, false=0))
-    gone = np.random.default_rng(0).choice(len(drawn.judged.truths), 20, replace=False)
+    gone = np.random.default_rng(0).choice(len(drawn.judged.ground_truths), 20, replace=False)
     kept = ~np.isin(drawn.of, gone)
     found = drawn.judged.detections
-    judged = Judged(
+    judged = EvaluationData(
         drawn.judged.images,
         CLASSES,
         type(found)(found.images[kept], found.labels[kept], found.scores[kept], found.boxes[kept]),
         drawn.judged.detection_ids.filter(pa.array(kept)),
-        drawn.judged.truths,
+        drawn.judged.ground_truths,
         drawn.judged.box_ids,
     )
-    unfound = {row["box_id"] for row in rows_of(judged) if row["kind"] == "unfound"}
+    unfound = {row["box_id"] for row in rows_of(judged) if row["kind"] == "undetected"}
     assert unfound <= {f"b{row}" for row in gone}
     assert len(unfound) >= 18
 
 
 def test_labels_of_another_class_are_told() -> None:
     drawn = noisy(100, 5, Noise(recall=1, swaps=0, badly=0, duplicates=0))
-    labels = drawn.judged.truths.labels
+    labels = drawn.judged.ground_truths.labels
     changed = np.random.default_rng(0).choice(np.flatnonzero(labels == 2), 30, replace=False)
     labels = labels.copy()
     labels[changed] = SWAPPED[2]
-    truths = drawn.judged.truths
-    judged = Judged(
+    truths = drawn.judged.ground_truths
+    judged = EvaluationData(
         drawn.judged.images,
         CLASSES,
         drawn.judged.detections,
@@ -69,7 +69,7 @@ def test_labels_of_another_class_are_told() -> None:
         drawn.judged.box_ids,
     )
     told = [row for row in rows_of(judged) if row["kind"] == "class"]
-    assert {(row["label"], row["found_label"]) for row in told} == {("door", "window")}
+    assert {(row["label"], row["detected_label"]) for row in told} == {("door", "window")}
     assert len({row["box_id"] for row in told} & {f"b{row}" for row in changed}) >= 27
     assert len(told) <= 33
 
@@ -77,15 +77,15 @@ def test_labels_of_another_class_are_told() -> None:
 def test_ranks_run_and_rows_are_the_table_s() -> None:
     rows = rows_of(noisy(40, 6).judged)
     assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1))
-    assert [row["sure"] for row in rows] == sorted((row["sure"] for row in rows), reverse=True)
-    assert len(table_from_rows("suspects", rows)) == len(rows)
+    assert [row["confidence"] for row in rows] == sorted((row["confidence"] for row in rows), reverse=True)
+    assert len(table_from_rows("suspicious_labels", rows)) == len(rows)
 
 
 def test_scores_without_the_suspects_are_better() -> None:
     drawn = noisy(100, 7)
     judged = without_labels(drawn, np.random.default_rng(0).choice(shown(drawn), 200, replace=False))
-    plain = headline(score_rows(judged, 0), "test")
-    clean = headline(score_rows(without_suspects(judged, rows_of(judged)), 0), "test")
+    plain = headline_rows(score_rows(judged, 0), "test")
+    clean = headline_rows(score_rows(drop_suspicious(judged, rows_of(judged)), 0), "test")
     assert clean["window"]["value"] > plain["window"]["value"]
 
 
@@ -98,11 +98,11 @@ def test_a_label_of_a_doubted_class_counts_for_neither() -> None:
     drawn = noisy(100, 9)
     rows = [row for row in rows_of(drawn.judged) if row["kind"] == "class"]
     assert len(rows) > 20
-    verdicts = Evaluation(without_suspects(drawn.judged, rows), "model", 0).verdicts
+    verdicts = Evaluation(drop_suspicious(drawn.judged, rows), "model", 0).error_analysis
     doubted = {row["detection_id"] for row in rows}
     kinds = {
-        KINDS[kind]
-        for kind, name in zip(verdicts.kinds, drawn.judged.detection_ids.to_pylist(), strict=True)
+        OUTCOMES[kind]
+        for kind, name in zip(verdicts.outcomes, drawn.judged.detection_ids.to_pylist(), strict=True)
         if name in doubted
     }
     assert kinds == {"ignored"}

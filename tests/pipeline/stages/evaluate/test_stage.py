@@ -13,12 +13,12 @@ import pytest
 from pipeline.datasets.synthetic import write_dataset
 from pipeline.datasets.synthetic.cards import BOX_CARD
 from pipeline.errors import FacadeError
-from pipeline.models.operating_point import OPERATING_FILE, load_operating
+from pipeline.models.operating_point import OPERATING_POINT_FILE, load_operating_point
 from pipeline.stages.detect import stage as detect
 from pipeline.stages.detect.config import DetectConfig
-from pipeline.stages.detect.inference import bundle_finder
+from pipeline.stages.detect.inference import detector_spec
 from pipeline.stages.evaluate import stage as evaluate
-from pipeline.stages.evaluate.scores import HEADLINE, PARTS, headline, score_rows
+from pipeline.stages.evaluate.scores import HEADLINE, PARTS, headline_rows, score_rows
 from pipeline.stages.evaluate.tables import evaluate_images
 from pipeline.storage.schemas import SCHEMAS
 from pipeline.storage.verify import verify
@@ -51,16 +51,17 @@ def test_every_photo_is_judged_once(work: Workplace) -> None:
     outcome = judge(work)
     images = [row for row in work.rows("index", "images") if row["split"] != "train"]
     assert (outcome.rows_in, outcome.rows_out, outcome.changed) == (len(images), len(images), True)
-    rows = work.rows("evaluate", "judged")
+    rows = work.rows("evaluate", "evaluated_images")
     assert {row["image_id"] for row in rows} == {row["image_id"] for row in images}
     boxes = [row["image_id"] for row in work.rows("extract", "boxes")]
     for row in rows:
-        assert row["truths"] == boxes.count(row["image_id"])
-        assert row["correct"] + row["missed"] == row["truths"]
+        assert row["ground_truths"] == boxes.count(row["image_id"])
+        assert row["correct"] + row["missed"] == row["ground_truths"]
         assert (
-            sum(row[kind] for kind in ("correct", "duplicate", "localisation", "class", "background")) == row["chosen"]
+            sum(row[kind] for kind in ("correct", "duplicate", "localisation", "class", "background"))
+            == row["selected"]
         )
-    assert len(work.rows("evaluate", "verdicts")) == len(work.rows("detect", "detections"))
+    assert len(work.rows("evaluate", "detection_matches")) == len(work.rows("detect", "detections"))
     assert verify(work.context.work).problems == ()
 
 
@@ -74,24 +75,24 @@ def test_a_second_time_there_is_nothing_to_do(work: Workplace) -> None:
 def test_the_figures_are_those_of_the_metrics(work: Workplace) -> None:
     judge(work)
     scores = work.rows("evaluate", "scores")
-    for row in headline(scores, "test").values():
+    for row in headline_rows(scores, "test").values():
         assert 0 <= row["low"] <= row["value"] + 1e-9
         assert row["value"] <= row["high"] + 1e-9 <= 1 + 1e-6
         assert row["value"] > 0.6
     assert {row["split"] for row in scores} == {"val", "test"}
-    assert {row["kind"] for row in work.rows("evaluate", "diagnosis")} >= {"correct", "missed", "background"}
+    assert {row["kind"] for row in work.rows("evaluate", "error_breakdown")} >= {"correct", "missed", "background"}
 
 
 def test_pictures_and_files_are_left(work: Workplace) -> None:
     judge(work)
     folder = work.context.folder("evaluate").path
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*g") if path.suffix in {".png", ".jpg"}}
-    figures = ("precision_recall", "scores", "worth", "by_size", "by_shape", "diagnosis")
+    figures = ("precision_recall", "scores", "calibration", "by_size", "by_shape", "error_breakdown")
     assert {f"figures/{name}.png" for name in figures} <= names
-    assert "drawings/worst_window.jpg" in names
-    point = json.loads((folder / OPERATING_FILE).read_text())
+    assert "previews/worst_window.jpg" in names
+    point = json.loads((folder / OPERATING_POINT_FILE).read_text())
     assert (point["model"], point["split"]) == ("knowing", "val")
-    assert (folder / "suspects.csv").read_text().startswith("rank,kind,image_id,")
+    assert (folder / "suspicious_labels.csv").read_text().startswith("rank,kind,image_id,")
 
 
 def test_photos_without_truth_are_told(work: Workplace, folder: Path, tmp_path: Path) -> None:
@@ -111,20 +112,20 @@ def test_the_operating_point_goes_beside_the_bundle_and_chooses(work: Workplace,
     finder = replace(knowing(work), digest=bundle_digest(bundle), path=str(bundle))
     find(work, finder, anew=True)
     judge(work)
-    point = load_operating(bundle, bundle_digest(bundle))
+    point = load_operating_point(bundle, bundle_digest(bundle))
     assert point is not None
-    assert point.to_json() == (work.context.folder("evaluate").path / OPERATING_FILE).read_bytes()
-    assert bundle_finder(bundle).operating == point.digest
-    assert bundle_finder(bundle, chooses=False).operating is None
+    assert point.to_json() == (work.context.folder("evaluate").path / OPERATING_POINT_FILE).read_bytes()
+    assert detector_spec(bundle).operating_point_digest == point.digest
+    assert detector_spec(bundle, use_operating_point=False).operating_point_digest is None
     out = tmp_path / "found"
-    detect.run(work.context, DetectConfig(), detect.Job(str(folder / "photos"), bundle_finder(bundle), out, limit=3))
+    detect.run(work.context, DetectConfig(), detect.Job(str(folder / "photos"), detector_spec(bundle), out, limit=3))
     rows = work.context.folder("detect")
-    found = replace(rows, place=out).read("detections").to_pylist()
+    found = replace(rows, custom_path=out).read("detections").to_pylist()
     assert found
     assert all(row["probability"] is not None for row in found)
-    (bundle / OPERATING_FILE).write_text("{}")
-    with pytest.raises(FacadeError, match=OPERATING_FILE):
-        bundle_finder(bundle)
+    (bundle / OPERATING_POINT_FILE).write_text("{}")
+    with pytest.raises(FacadeError, match=OPERATING_POINT_FILE):
+        detector_spec(bundle)
 
 
 def test_what_was_cut_short_after_the_tables_is_done_by_the_next(
@@ -135,14 +136,14 @@ def test_what_was_cut_short_after_the_tables_is_done_by_the_next(
         patch.setattr(evaluate, "_conclude", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             judge(work)
-    assert not (folder / OPERATING_FILE).exists()
+    assert not (folder / OPERATING_POINT_FILE).exists()
     assert not judge(work).changed
-    point = (folder / OPERATING_FILE).read_bytes()
-    (folder / "suspects.csv").unlink()
-    (folder / OPERATING_FILE).unlink()
+    point = (folder / OPERATING_POINT_FILE).read_bytes()
+    (folder / "suspicious_labels.csv").unlink()
+    (folder / OPERATING_POINT_FILE).unlink()
     judge(work)
-    assert (folder / OPERATING_FILE).read_bytes() == point
-    assert (folder / "suspects.csv").exists()
+    assert (folder / OPERATING_POINT_FILE).read_bytes() == point
+    assert (folder / "suspicious_labels.csv").exists()
 
 
 def test_what_was_judged_without_mlflow_is_told_later(work: Workplace, tmp_path: Path) -> None:
@@ -189,24 +190,24 @@ def test_classes_that_a_dataset_does_not_label_are_left_out() -> None:
     judged = noisy(40, 1).judged
     labelled = np.ones((40, 4), np.bool_)
     labelled[:20, 1] = False
-    kept = labelled[judged.truths.images, judged.truths.labels]
-    truths = judged.truths
+    kept = labelled[judged.ground_truths.images, judged.ground_truths.labels]
+    truths = judged.ground_truths
     truths = type(truths)(truths.images[kept], truths.labels[kept], truths.boxes[kept], 4, None, labelled)
-    part = replace(judged, truths=truths, box_ids=judged.box_ids.filter(pa.array(kept)))
-    scores = headline(score_rows(part, 0), "test")
-    counted = part.of_split("test")
-    whole = voc_ap(match_rows(counted.detections, counted.truths), 0.5, 11)
+    part = replace(judged, ground_truths=truths, box_ids=judged.box_ids.filter(pa.array(kept)))
+    scores = headline_rows(score_rows(part, 0), "test")
+    counted = part.select_split("test")
+    whole = voc_ap(match_rows(counted.detections, counted.ground_truths), 0.5, 11)
     assert scores["building"]["value"] == pytest.approx(whole.by_label[1])
-    kinds = evaluate_images(part, "m", 0)["verdicts"].to_pylist()
+    kinds = evaluate_images(part, "m", 0)["detection_matches"].to_pylist()
     hidden = {f"drawn/{n:05d}" for n in range(20)}
-    assert {row["kind"] for row in kinds if row["label"] == "building" and row["image_id"] in hidden} == {"ignored"}
+    assert {row["outcome"] for row in kinds if row["label"] == "building" and row["image_id"] in hidden} == {"ignored"}
 
 
 def test_parts_add_up_to_the_whole() -> None:
     judged = noisy(40, 2).judged
     rows = score_rows(judged, 0)
     for label in CLASSES:
-        whole = headline(rows, "test")[label]["positives"]
+        whole = headline_rows(rows, "test")[label]["positives"]
         for kind, names in PARTS.items():
             parts = {f"{kind} {name}" for name in names}
             own = [row for row in rows if (row["split"], row["label"]) == ("test", label) and row["part"] in parts]
@@ -216,12 +217,12 @@ def test_parts_add_up_to_the_whole() -> None:
 
 def test_tables_of_nothing_found_and_of_one_photo() -> None:
     judged = noisy(2, 3, splits=("test",)).judged
-    one = judged.of_images(np.array([True, False]))
+    one = judged.select_images(np.array([True, False]))
     tables = evaluate_images(one, "m", 10)
     assert {name: table.schema for name, table in tables.items()} == {name: SCHEMAS[name] for name in tables}
     none = type(one.detections)(
         np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros((0, 4), np.float32)
     )
     empty = evaluate_images(replace(one, detections=none, detection_ids=pa.array([], pa.string())), "m", 10)
-    assert len(empty["verdicts"]) == 0
-    assert headline(empty["scores"].to_pylist(), "test")[""]["value"] == 0
+    assert len(empty["detection_matches"]) == 0
+    assert headline_rows(empty["scores"].to_pylist(), "test")[""]["value"] == 0

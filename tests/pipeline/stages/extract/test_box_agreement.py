@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.stages.extract.box_agreement import agreement, iou_xyxy
+from pipeline.stages.extract.box_agreement import iou_xyxy, measure_agreement
 
 CORNER = st.integers(0, 40)
 BOX = st.tuples(CORNER, CORNER, st.integers(1, 20), st.integers(1, 20)).map(
@@ -24,13 +24,13 @@ def test_iou_is_bounded_and_symmetric(first: list, second: list) -> None:
 @given(st.lists(BOX, min_size=1, max_size=6, unique_by=tuple))
 def test_boxes_agree_with_themselves(boxes: list) -> None:
     same = {"a": np.array(boxes, float)}
-    result = agreement(same, same)
+    result = measure_agreement(same, same)
     assert result.recall(0.75) == result.precision(0.75) == 1
 
 
 def test_each_box_is_paired_once() -> None:
     box = np.array([[0, 0, 10, 10]], float)
-    result = agreement({"a": np.repeat(box, 3, 0), "b": box}, {"a": box, "c": box})
-    assert (result.found, result.true, result.matched[0.5]) == (4, 2, 1)
+    result = measure_agreement({"a": np.repeat(box, 3, 0), "b": box}, {"a": box, "c": box})
+    assert (result.num_detections, result.num_ground_truths, result.num_matches[0.5]) == (4, 2, 1)
     assert result.recall(0.5) == pytest.approx(0.5)
     assert result.precision(0.5) == pytest.approx(0.25)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.measure import label, regionprops
 
-from pipeline.imaging.run_length import runs_of
+from pipeline.imaging.run_length import encode_runs
 from pipeline.stages.extract.connected_components import bridge_gaps, find_regions
 
 MASKS = arrays(np.uint8, st.tuples(st.integers(1, 16), st.integers(1, 16)), elements=st.integers(0, 3))
@@ -16,7 +16,7 @@ MASKS = arrays(np.uint8, st.tuples(st.integers(1, 16), st.integers(1, 16)), elem
 @settings(max_examples=300, deadline=None)
 @given(MASKS)
 def test_regions_are_those_of_skimage(mask: np.ndarray) -> None:
-    runs = runs_of(mask)
+    runs = encode_runs(mask)
     found = find_regions(runs.select(runs.values > 0))
     expected = [
         (mask[tuple(region.coords[0])], (region.bbox[1], region.bbox[0], region.bbox[3], region.bbox[2]), region.area)
@@ -28,13 +28,13 @@ def test_regions_are_those_of_skimage(mask: np.ndarray) -> None:
 @settings(deadline=None)
 @given(MASKS)
 def test_runs_give_back_the_image(mask: np.ndarray) -> None:
-    runs = runs_of(mask)
+    runs = encode_runs(mask)
     assert (runs.to_array() == mask).all()
     assert runs.lengths.sum() == mask.size
 
 
 def test_an_image_without_regions_has_none() -> None:
-    runs = runs_of(np.zeros((5, 7), np.uint8))
+    runs = encode_runs(np.zeros((5, 7), np.uint8))
     found = find_regions(runs.select(runs.values > 0))
     assert found.xyxy.shape == (0, 4)
     assert len(found.values) == len(found.areas) == 0
@@ -44,21 +44,21 @@ def test_an_image_without_regions_has_none() -> None:
 def test_one_pixel_is_one_pixel_wide(codes: type) -> None:
     mask = np.zeros((4, 4), codes)
     mask[2, 1] = 200
-    runs = runs_of(mask)
+    runs = encode_runs(mask)
     assert find_regions(runs.select(runs.values > 0)).xyxy.tolist() == [[1, 2, 2, 3]]
 
 
 def test_a_short_gap_behind_an_occluder_is_closed_and_a_long_or_free_one_is_not() -> None:
     wall, post, sky = 1, 2, 0
     row = [wall, wall, post, wall, post, post, post, wall, sky, wall, post, sky]
-    runs = runs_of(np.array([row], np.uint8))
-    closed = bridge_gaps(runs.values, runs, runs.values == post, most=2)
+    runs = encode_runs(np.array([row], np.uint8))
+    closed = bridge_gaps(runs.values, runs, runs.values == post, max_gap=2)
     negative = runs.values.astype(int) - 9
-    assert (bridge_gaps(negative, runs, runs.values == post, most=9) == negative).all()
+    assert (bridge_gaps(negative, runs, runs.values == post, max_gap=9) == negative).all()
     filled = np.repeat(closed, runs.lengths).tolist()
     assert filled == [wall, wall, wall, wall, post, post, post, wall, sky, wall, post, sky]
 
 
 def test_a_gap_is_not_closed_across_rows() -> None:
-    runs = runs_of(np.array([[0, 1, 2], [2, 1, 0]], np.uint8))
-    assert (bridge_gaps(runs.values, runs, runs.values == 2, most=9) == runs.values).all()
+    runs = encode_runs(np.array([[0, 1, 2], [2, 1, 0]], np.uint8))
+    assert (bridge_gaps(runs.values, runs, runs.values == 2, max_gap=9) == runs.values).all()

@@ -5,27 +5,33 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.datasets.annotations.types import LabelRuns, TrueBoxes
+from pipeline.datasets.annotations.types import AnnotatedBoxes, RunLengthMask
 from pipeline.datasets.card import Card
-from pipeline.imaging.run_length import runs_of
-from pipeline.stages.extract.recipes import Objects, components_recipe, epfl_recipe, mark_suspects, true_objects
+from pipeline.imaging.run_length import encode_runs
+from pipeline.stages.extract.recipes import (
+    ExtractedObjects,
+    annotated_objects,
+    components_recipe,
+    epfl_recipe,
+    flag_suspicious,
+)
 
 LEGEND = {"0": "sky", "1": "building", "2": "window", "3": "door", "4": "tree"}
 
 
 def card(**changes: Any) -> Card:
     base = {"name": "s", "title": "", "source": "", "licence": "", "images": "{id}.jpg", "annotations": "{id}.png"}
-    base |= {"kind": "index_mask", "legend": LEGEND, "labelled": ["building", "window", "door"], "minimum": {}}
-    base |= {"unions": {"building": ["window", "door"]}, "occluders": ["tree"]}
+    base |= {"kind": "index_mask", "legend": LEGEND, "labelled_classes": ["building", "window", "door"], "minimum": {}}
+    base |= {"merge_into": {"building": ["window", "door"]}, "occluders": ["tree"]}
     return Card.model_validate({**base, **changes})
 
 
-def mask(of: Card, codes: np.ndarray) -> LabelRuns:
+def mask(of: Card, codes: np.ndarray) -> RunLengthMask:
     lookup = np.array([of.names.index(LEGEND[str(i)]) for i in range(5)], np.int16)
-    return LabelRuns(runs_of(lookup[codes]), 0.0)
+    return RunLengthMask(encode_runs(lookup[codes]), 0.0)
 
 
-def objects(found: Objects) -> list[tuple[str, list[float], int]]:
+def objects(found: ExtractedObjects) -> list[tuple[str, list[float], int]]:
     return [(label, box, area) for label, box, area in zip(found.labels, found.xyxy.tolist(), found.areas, strict=True)]
 
 
@@ -48,7 +54,7 @@ def test_components_are_exact() -> None:
 
 
 def test_without_a_union_a_building_is_its_wall() -> None:
-    walls = card(unions={})
+    walls = card(merge_into={})
     codes = np.where((HOUSE == 1) & (np.arange(80) >= 40), 2, HOUSE)  # the right half is one large window
     found = components_recipe(walls, mask(walls, codes))
     assert objects(found)[0][:2] == ("building", [10, 10, 40, 50])
@@ -64,7 +70,7 @@ def test_the_smallest_areas_hold_and_are_counted() -> None:
 def test_corners_connect() -> None:
     codes = np.zeros((20, 20), np.int64)
     codes[2:7, 2:7], codes[7:12, 7:12] = 2, 2
-    assert objects(components_recipe(card(unions={}), mask(card(), codes))) == [("window", [2, 2, 12, 12], 50)]
+    assert objects(components_recipe(card(merge_into={}), mask(card(), codes))) == [("window", [2, 2, 12, 12], 50)]
 
 
 def test_an_empty_mask_has_no_boxes() -> None:
@@ -85,7 +91,7 @@ def test_bridging_is_off_by_default_and_joins_what_a_tree_parts() -> None:
 
 
 def test_bridging_leaves_labelled_objects_alone() -> None:
-    both = card(labelled=["building", "tree"], unions={})
+    both = card(labelled_classes=["building", "tree"], merge_into={})
     codes = HOUSE.copy()
     codes[:, 33:36] = 4
     codes[:5] = 0
@@ -99,7 +105,7 @@ def epfl_by_opencv(of: Card, codes: np.ndarray) -> list[tuple[str, tuple[int, ..
 
     small = cv2.resize(codes.astype(np.uint8), (300, 300), interpolation=cv2.INTER_NEAREST)
     boxes = []
-    for label in of.labelled:
+    for label in of.labelled_classes:
         index = int(next(key for key, name in LEGEND.items() if name == label))
         blurred = cv2.blur(np.where(small == index, 255, 0).astype(np.uint8), (5, 5))
         _, binary = cv2.threshold(blurred, 1, 255, cv2.THRESH_BINARY)
@@ -128,7 +134,7 @@ def test_the_reports_recipe_is_that_of_opencv(seed: int, size: tuple[int, int]) 
 
 def test_true_boxes_are_cut_at_the_border_and_those_outside_are_counted() -> None:
     boxes = np.array([[-5, 10, 20, 30], [90, 90, 200, 200], [0, 0, 10, 10], [5, 5, 5, 9]], float)
-    found = true_objects(card(), TrueBoxes(("window", "door", "tree", "window"), boxes, 0.0), 80, 60)
+    found = annotated_objects(card(), AnnotatedBoxes(("window", "door", "tree", "window"), boxes, 0.0), 80, 60)
     assert objects(found) == [("window", [0, 10, 20, 30], -1)]
     assert found.dropped == {"window": 1, "door": 1}
 
@@ -136,18 +142,18 @@ def test_true_boxes_are_cut_at_the_border_and_those_outside_are_counted() -> Non
 def test_flags_go_with_their_boxes() -> None:
     boxes = np.array([[0, 0, 10, 10], [90, 90, 99, 99], [5, 5, 9, 9]], float)
     flags = np.array([True, True, False])
-    found = true_objects(card(), TrueBoxes(("window", "door", "building"), boxes, 0.0, flags, ~flags), 80, 60)
+    found = annotated_objects(card(), AnnotatedBoxes(("window", "door", "building"), boxes, 0.0, flags, ~flags), 80, 60)
     assert dict(zip(found.labels, zip(found.difficult, found.ignore, strict=True), strict=True)) == {
         "building": (False, True),
         "window": (True, False),
     }
     with pytest.raises(ValueError, match="ignore has 2 flags"):
-        TrueBoxes(("window",), boxes[:1], 0.0, ignore=flags[:2])
+        AnnotatedBoxes(("window",), boxes[:1], 0.0, ignore=flags[:2])
 
 
 def test_suspects_are_marked_and_nothing_is_changed() -> None:
     boxes = [[x, 0.0, x + 10.0, 20.0] for x in range(0, 120, 20)] + [[200, 0, 222, 20], [230, 0, 233, 20]]
     boxes += [[0, 100, 22, 145]]  # twice as large along both sides: a shop window, not two that touch
-    found = Objects(("window",) * len(boxes), np.array(boxes, float), np.full(len(boxes), 99), {})
-    assert mark_suspects(found) == [None] * 6 + ["merged", "speck", None]
-    assert mark_suspects(Objects((), np.zeros((0, 4)), np.zeros(0, np.int64), {})) == []
+    found = ExtractedObjects(("window",) * len(boxes), np.array(boxes, float), np.full(len(boxes), 99), {})
+    assert flag_suspicious(found) == [None] * 6 + ["merged", "speck", None]
+    assert flag_suspicious(ExtractedObjects((), np.zeros((0, 4)), np.zeros(0, np.int64), {})) == []

@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.datasets.synthetic import write_dataset
 from pipeline.errors import FacadeError
-from pipeline.execution.parallel import Workers
-from pipeline.stages.extract.box_agreement import agreement, boxes_by_image
+from pipeline.execution.parallel import WorkerConfig
+from pipeline.stages.extract.box_agreement import boxes_by_image, measure_agreement
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def test_masks_give_the_exact_boxes_where_nothing_stands_in_front(extracted) -> 
     folder = extracted.context.folder("extract")
     found, true = folder.read("boxes", "drawn"), folder.read("boxes", "drawn_boxes")
     for label in ("building", "window", "door"):
-        result = agreement(boxes_by_image(found, label), boxes_by_image(true, label), (0.5, 0.99))
-        assert result.true >= 5
+        result = measure_agreement(boxes_by_image(found, label), boxes_by_image(true, label), (0.5, 0.99))
+        assert result.num_ground_truths >= 5
         assert result.recall(0.5) >= 0.95
         assert result.recall(0.99) >= 0.8
 
@@ -52,7 +52,7 @@ def test_rows_follow_the_contract(extracted) -> None:
 
 
 def test_every_image_is_accounted_for(extracted) -> None:
-    counted = {row["image_id"]: row["boxes"] for row in extracted.rows("extract", "extracts")}
+    counted = {row["image_id"]: row["boxes"] for row in extracted.rows("extract", "extraction_log")}
     assert len(counted) == 20
     ids = [row["image_id"] for row in extracted.rows("extract", "boxes")]
     assert {image: ids.count(image) for image in counted} == counted
@@ -86,8 +86,8 @@ def test_pictures_show_the_boxes(workplace: Callable, drawn: Path, cards: tuple[
 
     work = workplace()
     work.index(drawn, cards[0])
-    work.extract(drawings=3)
-    folder = work.context.work / "extract/drawings"
+    work.extract(previews=3)
+    folder = work.context.work / "extract/previews"
     assert len(list((folder / "drawn").glob("*.jpg"))) == 3
     (row,) = [row for row in work.rows("extract", "boxes") if row["label"] == "building"][:1]
     with Image.open(folder / "drawn" / f"00_{Path(row['image_id']).stem}.jpg") as image:
@@ -100,7 +100,7 @@ def test_pictures_show_the_boxes(workplace: Callable, drawn: Path, cards: tuple[
 
 def test_workers_give_what_one_process_gives(workplace: Callable, tmp_path: Path, cards: tuple[str, str]) -> None:
     write_dataset(tmp_path / "set", 140, seed=9, width=96, height=72)
-    alone, together = workplace("alone"), workplace("together", workers=Workers(count=2))
+    alone, together = workplace("alone"), workplace("together", workers=WorkerConfig(count=2))
     for work in (alone, together):
         work.index(tmp_path / "set", cards[0])
         work.extract()
@@ -119,7 +119,7 @@ licence = "none"
 kind = "colour_mask"
 images = "{town}/{id}/rgb.JPG"
 annotations = "{town}/{id}/seg.png"
-labelled = ["facade", "opening"]
+labelled_classes = ["facade", "opening"]
 
 [legend]
 "#00ff00" = "sky"
@@ -127,7 +127,7 @@ labelled = ["facade", "opening"]
 "200,0,200" = "opening"
 "0,0,0" = "frame"
 
-[unions]
+[merge_into]
 facade = ["opening", "frame"]
 """
 
@@ -178,7 +178,7 @@ def test_labels_that_were_away_are_read_when_they_are_back(workplace: Callable, 
     with pytest.raises(FacadeError, match="10 x No such file or directory"):
         work.extract()
     (drawn_copy / "away").rename(drawn_copy / "masks")
-    assert (work.extract().rows_out, len(work.rows("extract", "extracts"))) == (10, 10)
+    assert (work.extract().rows_out, len(work.rows("extract", "extraction_log"))) == (10, 10)
 
 
 def test_a_label_that_changed_since_it_was_indexed_is_not_taken(workplace: Callable, drawn_copy: Path, cards) -> None:
@@ -209,8 +209,8 @@ def test_drawings_follow_the_setting(workplace: Callable, drawn: Path, cards: tu
     work = workplace()
     work.index(drawn, cards[0])
     for count in (5, 2, 4):
-        work.extract(drawings=count)
-        assert len(list((work.context.work / "extract/drawings/drawn").iterdir())) == count
+        work.extract(previews=count)
+        assert len(list((work.context.work / "extract/previews/drawn").iterdir())) == count
 
 
 def test_long_names_in_any_alphabet_are_drawn(workplace: Callable, drawn_copy: Path, cards: tuple[str, str]) -> None:
@@ -220,5 +220,5 @@ def test_long_names_in_any_alphabet_are_drawn(workplace: Callable, drawn_copy: P
         shutil.copy(drawn_copy / folder / f"facade_00000.{suffix}", place / f"{'建物' * 35}.{suffix}")
     work = workplace()
     work.index(drawn_copy, cards[0])
-    assert work.extract(drawings=20).rows_out == 11
-    assert len(list((work.context.work / "extract/drawings/drawn").iterdir())) == 11
+    assert work.extract(previews=20).rows_out == 11
+    assert len(list((work.context.work / "extract/previews/drawn").iterdir())) == 11

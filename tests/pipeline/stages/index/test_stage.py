@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline.datasets.card import Card
 from pipeline.errors import FacadeError
-from pipeline.stages.index.splits import split_of
+from pipeline.stages.index.splits import assign_split
 
 YOLO = """\
 name = "set"
@@ -21,7 +21,7 @@ licence = ""
 kind = "yolo"
 images = ["photos/{id}.jpg", "photos/{id}.png"]
 annotations = "boxes/{id}.txt"
-labelled = ["window"]
+labelled_classes = ["window"]
 """
 LEGEND = '[legend]\n0 = "building"\n1 = "window"\n2 = "door"\n'
 
@@ -39,7 +39,7 @@ def test_every_photo_is_a_row(workplace: Callable, drawn: Path, cards: tuple[str
     first = rows[0]
     assert (first["width"], first["height"], first["orientation"]) == (320, 240, 1)
     assert Path(first["annotation_uri"]) == drawn / "masks/facade_00000.png"
-    assert first["labelled"] == ["building", "window", "door"]
+    assert first["labelled_classes"] == ["building", "window", "door"]
     assert len(first["sha256"]) == 64
     assert (work.context.work / "datasets/drawn.toml").read_text() == cards[0]
 
@@ -89,7 +89,7 @@ def test_strays_and_duplicates_are_remarked(workplace: Callable, drawn_copy: Pat
     (drawn_copy / "test.txt").write_text("facade_00001.jpg\nphotos/facade_00002.jpg\nfacade_00003\nno such photo\n")
     work = workplace()
     work.index(drawn_copy, card_text(below='[splits]\ntest = "test.txt"\nrest = "train"\nval_from_train = 0.5\n'))
-    remarks = {(row["kind"], Path(row["uri"]).name): row["message"] for row in work.rows("index", "remarks")}
+    remarks = {(row["kind"], Path(row["uri"]).name): row["message"] for row in work.rows("index", "warnings")}
     assert remarks == {
         ("stray", "lonely.txt"): "an annotation without a photo",
         ("stray", "no such photo"): "test.txt lists a photo that is not there",
@@ -108,7 +108,7 @@ def test_a_stray_that_comes_later_is_remarked(workplace: Callable, drawn_copy: P
     work.index(drawn_copy, card_text())
     (drawn_copy / "boxes/lonely.txt").write_text("")
     assert work.index(drawn_copy, card_text()).changed
-    assert len(work.rows("index", "remarks")) == 1
+    assert len(work.rows("index", "warnings")) == 1
 
 
 @pytest.mark.parametrize(
@@ -119,10 +119,10 @@ def test_what_a_missing_annotation_means(
 ) -> None:
     (drawn_copy / "boxes/facade_00004.txt").unlink()
     work = workplace(max_rejected=0.2)
-    outcome = work.index(drawn_copy, card_text(f'missing = "{missing}"\n'))
+    outcome = work.index(drawn_copy, card_text(f'on_missing = "{missing}"\n'))
     assert outcome.rejected == rejected
     found = [row for row in work.rows("index", "images") if row["annotation_uri"] is None]
-    assert [row["labelled"] for row in found] == ([] if labelled is None else [labelled])
+    assert [row["labelled_classes"] for row in found] == ([] if labelled is None else [labelled])
     assert work.extract().rows_out == 10 - rejected
 
 
@@ -150,7 +150,7 @@ def test_groups_stay_together(workplace: Callable, drawn: Path) -> None:
 
 def test_splits_have_their_shares() -> None:
     card = Card.model_construct(splits=Card.model_fields["splits"].default)
-    counts = collections.Counter(split_of(card, None, str(key)) for key in range(40_000))
+    counts = collections.Counter(assign_split(card, None, str(key)) for key in range(40_000))
     assert abs(counts["train"] / 40_000 - 0.7) < 0.01
     assert abs(counts["val"] / 40_000 - 0.15) < 0.01
 
@@ -197,7 +197,7 @@ def test_a_list_line_that_fits_several_photos_is_one_sentence(workplace: Callabl
         shutil.copy(drawn_copy / "photos/facade_00000.jpg", drawn_copy / "photos" / town / "1.jpg")
     (drawn_copy / "test.txt").write_text("1.jpg\n")
     with pytest.raises(FacadeError, match=r"test\.txt: '1\.jpg' fits several photos; write the photo's whole path"):
-        workplace().index(drawn_copy, card_text('missing = "empty"\n', '[splits]\ntest = "test.txt"\n'))
+        workplace().index(drawn_copy, card_text('on_missing = "empty"\n', '[splits]\ntest = "test.txt"\n'))
 
 
 def test_a_photo_on_two_lists_is_one_sentence(workplace: Callable, drawn_copy: Path) -> None:
@@ -222,11 +222,11 @@ def test_a_failed_index_changes_nothing(workplace: Callable, drawn_copy: Path, c
 
 
 def test_a_work_folder_inside_the_dataset_is_no_part_of_it(workplace: Callable, drawn_copy: Path) -> None:
-    text = card_text('missing = "empty"\n').replace('["photos/{id}.jpg", "photos/{id}.png"]', '"{id}.jpg"')
+    text = card_text('on_missing = "empty"\n').replace('["photos/{id}.jpg", "photos/{id}.png"]', '"{id}.jpg"')
     work = workplace("copy/work")
     for _ in range(2):
         assert work.index(drawn_copy, text).rows_in == 10
-        work.extract(drawings=3)
+        work.extract(previews=3)
 
 
 def test_a_link_to_nothing_is_rejected_once_and_for_all(workplace: Callable, drawn_copy: Path, cards) -> None:

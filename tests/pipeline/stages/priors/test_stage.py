@@ -13,14 +13,14 @@ from pipeline.errors import FacadeError
 from pipeline.stages.describe import stage as describe
 from pipeline.stages.extract.box_agreement import iou_xyxy
 from pipeline.stages.priors import stage as priors
-from pipeline.stages.priors.coverage import Truths, cover, score
+from pipeline.stages.priors.coverage import GroundTruthBoxes, coverage_score, prior_coverage
 from pipeline.stages.priors.fitting import GRIDS, Grid, fit_greedy, fit_statistics, jittered
-from pipeline.stages.priors.stage import PriorsConfig, choose
+from pipeline.stages.priors.stage import PriorsConfig, choose_priors
 from ssd import PriorMap, PriorSpec, preset
 
 
-def truths(xyxy: list, labels: list, images: list, classes: tuple[str, ...] = ("window", "door")) -> Truths:
-    return Truths(classes, np.array(xyxy, float).reshape(-1, 4), np.array(labels, int), np.array(images, int))
+def truths(xyxy: list, labels: list, images: list, classes: tuple[str, ...] = ("window", "door")) -> GroundTruthBoxes:
+    return GroundTruthBoxes(classes, np.array(xyxy, float).reshape(-1, 4), np.array(labels, int), np.array(images, int))
 
 
 ONE = PriorSpec("one", (100, 100), (PriorMap((2, 2), (50.0, 50.0), ((40.0, 40.0),)),))
@@ -28,7 +28,7 @@ ONE = PriorSpec("one", (100, 100), (PriorMap((2, 2), (50.0, 50.0), ((40.0, 40.0)
 
 def test_coverage_of_boxes_on_known_priors() -> None:
     exact, small = [0.05, 0.05, 0.45, 0.45], [0.55, 0.55, 0.65, 0.65]
-    (window, door) = cover(ONE, truths([exact, small], [0, 1], [0, 0]))
+    (window, door) = prior_coverage(ONE, truths([exact, small], [0, 1], [0, 0]))
     assert (window["boxes"], window["coverage_50"], window["coverage_70"], window["mean_iou"]) == (1, 1, 1, 1)
     assert (door["coverage_50"], round(door["mean_iou"], 3)) == (0, round(100 / 1600, 3))
     assert (window["positives"], door["positives"], window["share"]) == (1, 1, 0.5)
@@ -48,7 +48,7 @@ def test_positives_are_those_of_a_plain_matching() -> None:
         forced = {int(prior): box for box, prior in enumerate(overlaps.argmax(1))}
         learns = {(box, prior) for box, prior in learns if prior not in forced} | {(b, p) for p, b in forced.items()}
         positives.append(len(learns))
-    (row,) = cover(spec, given)
+    (row,) = prior_coverage(spec, given)
     assert row["positives"] == pytest.approx(sum(positives) / 40)
 
 
@@ -56,9 +56,9 @@ def test_the_score_punishes_too_few_and_too_many_positives() -> None:
     def row(positives: float) -> dict[str, float]:
         return {"coverage_50": 1.0, "coverage_70": 0.5, "positives": positives}
 
-    assert score([row(3)]) == score([row(8)]) == 1.25
-    assert score([row(1.25)]) == score([row(24)]) == pytest.approx(1.05)
-    assert score([]) == 0
+    assert coverage_score([row(3)]) == coverage_score([row(8)]) == 1.25
+    assert coverage_score([row(1.25)]) == coverage_score([row(24)]) == pytest.approx(1.05)
+    assert coverage_score([]) == 0
 
 
 def test_choice_takes_a_preset_that_is_better_and_says_so() -> None:
@@ -66,10 +66,10 @@ def test_choice_takes_a_preset_that_is_better_and_says_so() -> None:
         row = {"name": name, "split": "val", "label": "window", "coverage_50": covered, "coverage_70": 0.0}
         return row | {"positives": 4.0}
 
-    chosen = choose([rows("greedy", 0.7), rows("paper_coco", 0.8), rows("paper_voc", 0.3)], "val")
+    chosen = choose_priors([rows("greedy", 0.7), rows("paper_coco", 0.8), rows("paper_voc", 0.3)], "val")
     assert chosen["name"] == "paper_coco"
     assert "the preset paper_coco scores 0.800 on val, better than fitted (greedy) 0.700" in chosen["reason"]
-    assert choose([rows("greedy", 0.9), rows("paper_coco", 0.8)], "val")["name"] == "greedy"
+    assert choose_priors([rows("greedy", 0.9), rows("paper_coco", 0.8)], "val")["name"] == "greedy"
 
 
 def test_greedy_finds_the_shapes_that_there_are() -> None:
@@ -77,10 +77,10 @@ def test_greedy_finds_the_shapes_that_there_are() -> None:
     centres = 0.15 + rng.random((400, 2)) * 0.7
     sides = np.where(rng.random((400, 1)) < 0.5, [[0.06, 0.12]], [[0.2, 0.2]])
     given = truths(np.concatenate([centres - sides / 2, centres + sides / 2], 1).tolist(), [0] * 400, list(range(400)))
-    (row,) = cover(fit_greedy(GRIDS[300], given), given)
+    (row,) = prior_coverage(fit_greedy(GRIDS[300], given), given)
     assert row["coverage_50"] == 1
     for name in ("paper_voc", "paper_coco"):
-        (other,) = cover(preset(name), given)
+        (other,) = prior_coverage(preset(name), given)
         assert row["coverage_70"] > other["coverage_70"] + 0.1
 
 
@@ -100,11 +100,11 @@ def test_fitted_priors_fill_their_budget_without_twins(size: int) -> None:
 
 def test_a_map_learns_what_its_stride_resolves() -> None:
     grid = Grid(300, ((38, 8.0, 4), (3, 100.0, 4)))
-    assert grid.scales(8.0) == pytest.approx((9.2, 28))
-    assert grid.scales(100.0) == pytest.approx((175, 300))
-    assert GRIDS[300].scales(300.0) == pytest.approx((180, 300))
+    assert grid.scale_range(8.0) == pytest.approx((9.2, 28))
+    assert grid.scale_range(100.0) == pytest.approx((175, 300))
+    assert GRIDS[300].scale_range(300.0) == pytest.approx((180, 300))
     for finer, coarser in pairwise((8.0, 16.0, 32.0, 64.0)):
-        assert GRIDS[300].scales(finer)[1] == GRIDS[300].scales(coarser)[0]
+        assert GRIDS[300].scale_range(finer)[1] == GRIDS[300].scale_range(coarser)[0]
 
 
 def test_jittered_boxes_stay_inside_and_keep_their_classes() -> None:
@@ -171,7 +171,7 @@ def test_before_describe_it_says_what_to_run(workplace: Callable, many: Path, ca
         priors.run(work.context, PriorsConfig())
 
 
-def cmp_truths(context) -> Truths:
+def cmp_truths(context) -> GroundTruthBoxes:
     index, extract = context.folder("index"), context.folder("extract")
     images = {row["image_id"]: (n, row) for n, row in enumerate(index.read("images", "cmp").to_pylist())}
     boxes, classes = extract.read("boxes", "cmp").to_pylist(), ("building", "window", "door")
@@ -181,13 +181,15 @@ def cmp_truths(context) -> Truths:
     return truths(xyxy.tolist(), [classes.index(b["label"]) for b in boxes], numbers, classes)
 
 
-def held_out(given: Truths, make: Callable[[Truths], PriorSpec], splits: int) -> dict[str, dict[str, float]]:
+def held_out(
+    given: GroundTruthBoxes, make: Callable[[GroundTruthBoxes], PriorSpec], splits: int
+) -> dict[str, dict[str, float]]:
     """The mean figures of random 70/30 splits by image, judged on the 30 %."""
     found: dict[str, list[dict[str, float]]] = {}
     for seed in range(splits):
         order = np.random.default_rng(seed).permutation(given.images.max() + 1)
         train = np.isin(given.images, order[: int(0.7 * len(order))])
-        for row in cover(make(given.select(train)), given.select(~train)):
+        for row in prior_coverage(make(given.select(train)), given.select(~train)):
             found.setdefault(row["label"], []).append(row)
     keys = ("coverage_50", "positives", "share")
     return {label: {key: float(np.mean([row[key] for row in rows])) for key in keys} for label, rows in found.items()}

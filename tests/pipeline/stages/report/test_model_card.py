@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.assets import DEFAULT, bundle_named
+from pipeline.assets import DEFAULT_MODEL, resolve_bundle
 from pipeline.datasets.synthetic import write_dataset
 from pipeline.datasets.synthetic.cards import BOX_CARD
 from pipeline.errors import FacadeError
 from pipeline.models.bundle import CARD_FILE
-from pipeline.models.operating_point import load_operating
-from pipeline.stages.report.model_card import write_card
+from pipeline.models.operating_point import load_operating_point
+from pipeline.stages.report.model_card import write_model_card
 from ssd import SSD, BackboneConfig, Bundle, ModelConfig, bundle_digest, load_bundle, preset, save_bundle
 
 from ....conftest import Workplace
@@ -61,7 +61,7 @@ def rows_of(card: str, section: str) -> list[list[str]]:
 
 def test_figures_are_those_of_the_tables(workplace: Callable[..., Workplace], folder: Path, bundle: Path) -> None:
     work = judged(workplace, "work", folder, bundle)
-    path = write_card(bundle, [work.context.work], "## What it is not\n\nA surveyor.")
+    path = write_model_card(bundle, [work.context.work], "## What it is not\n\nA surveyor.")
     card = path.read_text()
     assert path == bundle / CARD_FILE
     assert card.endswith("A surveyor.\n")
@@ -82,23 +82,23 @@ def test_selected_by_the_bundles_own_thresholds(
     workplace: Callable[..., Workplace], folder: Path, bundle: Path
 ) -> None:
     work = judged(workplace, "work", folder, bundle)
-    card = write_card(bundle, [work.context.work], "").read_text()
+    card = write_model_card(bundle, [work.context.work], "").read_text()
     split = {row["image_id"]: row["split"] for row in work.rows("index", "images")}
     chosen = [
         row
-        for row in work.rows("evaluate", "verdicts")
-        if row["chosen"] and row["kind"] != "ignored" and split[row["image_id"]] == "test"
+        for row in work.rows("evaluate", "detection_matches")
+        if row["selected"] and row["outcome"] != "ignored" and split[row["image_id"]] == "test"
     ]
     for _, label, objects, selected, right in rows_of(card, "What is selected"):
         true = [
             row
-            for row in work.rows("evaluate", "truths")
+            for row in work.rows("evaluate", "ground_truths")
             if row["label"] == label and not row["ignore"] and split[row["image_id"]] == "test"
         ]
-        own = [row["kind"] == "correct" for row in chosen if row["label"] == label]
+        own = [row["outcome"] == "correct" for row in chosen if row["label"] == label]
         assert int(objects) == len(true)
         if len(true) >= 20:
-            assert selected == f"{100 * sum(row['chosen'] for row in true) / len(true):.0f} %"
+            assert selected == f"{100 * sum(row['selected'] for row in true) / len(true):.0f} %"
         if len(own) >= 20:
             assert right == f"{100 * sum(own) / len(own):.0f} %"
     sizes = [row for row in rows_of(card, "How small") if row[:2] == ["window", "found"]]
@@ -113,10 +113,10 @@ def test_a_set_never_learnt_from_says_so_unless_its_photos_are_of_another(
 ) -> None:
     write_dataset(tmp_path / "others", 60, seed=seed, width=160, height=120)
     first = judged(workplace, "first", folder, bundle)
-    fitted = load_operating(bundle, bundle_digest(bundle))
+    fitted = load_operating_point(bundle, bundle_digest(bundle))
     other = BOX_CARD.replace('name = "drawn_boxes"', 'name = "strangers"')
     second = judged(workplace, "second", tmp_path / "others", bundle, other)
-    card = write_card(bundle, [first.context.work, second.context.work], "").read_text()
+    card = write_model_card(bundle, [first.context.work, second.context.work], "").read_text()
     assert fitted is not None
     assert [row[0] for row in rows_of(card, "Data")] == ["drawn_boxes", told]
     assert len(rows_of(card, "How good it is")) == 2
@@ -129,13 +129,13 @@ def test_what_another_model_found_is_refused(
     network = SSD(ModelConfig(preset("paper_voc"), CLASSES, BackboneConfig("tiny"))).eval()
     save_bundle(tmp_path / "other", Bundle(network))
     with pytest.raises(FacadeError, match=r"says nothing of .*other, another model was judged there; run `facade det"):
-        write_card(tmp_path / "other", [work.context.work], "")
+        write_model_card(tmp_path / "other", [work.context.work], "")
     with pytest.raises(FacadeError, match="nothing was judged there"):
-        write_card(bundle, [tmp_path / "nowhere"], "")
+        write_model_card(bundle, [tmp_path / "nowhere"], "")
     with pytest.raises(FacadeError, match="in more than one of these work folders"):
-        write_card(bundle, [work.context.work] * 2, "")
+        write_model_card(bundle, [work.context.work] * 2, "")
     with pytest.raises(FacadeError, match="came along and keeps its card"):
-        write_card(bundle_named(DEFAULT), [work.context.work], "")
+        write_model_card(resolve_bundle(DEFAULT_MODEL), [work.context.work], "")
     assert not (bundle / CARD_FILE).exists()
 
 
@@ -156,7 +156,7 @@ def test_what_it_learnt_from_is_not_left_out(
     save_bundle(bundle, replace(load_bundle(bundle), trained=about))
     work = judged(workplace, "work", folder, bundle)
     with pytest.raises(FacadeError, match=message):
-        write_card(bundle, [work.context.work], "")
+        write_model_card(bundle, [work.context.work], "")
 
 
 def test_where_nothing_is_known_nothing_is_claimed(
@@ -165,7 +165,7 @@ def test_where_nothing_is_known_nothing_is_claimed(
     save_bundle(bundle, replace(load_bundle(bundle), trained={"source": {"file": "ssd.pth"}}))
     odd = BOX_CARD.replace("Apache-2.0", "a | b")
     work = judged(workplace, "work", folder, bundle, odd)
-    card = write_card(bundle, [work.context.work], "").read_text()
+    card = write_model_card(bundle, [work.context.work], "").read_text()
     assert "weights are those of ssd.pth; what they learnt from is not known" in card
     assert "never learnt from" not in card
     assert "| drawn_boxes | a \\| b |" in card

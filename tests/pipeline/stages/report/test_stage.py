@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipeline.datasets.card import card_of
-from pipeline.execution.parallel import Workers
+from pipeline.datasets.card import parse_card
+from pipeline.execution.parallel import WorkerConfig
 from pipeline.execution.runner import Context
 from pipeline.imaging.drawing import contact_sheet, save_picture
 from pipeline.stages.describe import stage as describe
@@ -23,9 +23,28 @@ from pipeline.stages.evaluate import stage as evaluate
 from pipeline.stages.extract import stage as extract
 from pipeline.stages.index import stage as index
 from pipeline.stages.report import stage as report
-from pipeline.stages.report.confusion import AGAIN, BADLY, MISSED, NOTHING, confusion, confusion_table
+from pipeline.stages.report.confusion import (
+    BACKGROUND,
+    DUPLICATE,
+    MISLOCALISED,
+    MISSED,
+    confusion_table,
+    count_confusion,
+)
 from pipeline.stages.report.dataset_sections import rejected_table
-from pipeline.stages.report.html import Limit, Section, facts, joined, page, picture, points, span, swatch, table, tag
+from pipeline.stages.report.html import (
+    ImageLimit,
+    Section,
+    definition_list,
+    format_interval,
+    format_points,
+    join_html,
+    picture,
+    render_page,
+    swatch,
+    table,
+    tag,
+)
 from pipeline.stages.report.result_sections import protocols_table, splits_table
 from pipeline.stages.report.work_folder import WorkFolder
 from pipeline.stages.train.figures import draw_training
@@ -53,10 +72,10 @@ def put(context: Context, stage: str, settings: Mapping[str, Any], **tables: lis
 
 
 def test_what_comes_from_data_is_escaped() -> None:
-    whole = page(
+    whole = render_page(
         EVIL,
         EVIL,
-        [Section("a", EVIL, joined(facts([(EVIL, EVIL)]), table([EVIL], [[EVIL]], EVIL), EVIL))],
+        [Section("a", EVIL, join_html(definition_list([(EVIL, EVIL)]), table([EVIL], [[EVIL]], EVIL), EVIL))],
     )
     assert "<script" not in whole
     assert "onload='" not in whole
@@ -73,8 +92,17 @@ def test_names_of_photos_and_messages_are_escaped() -> None:
 
 
 def test_numbers() -> None:
-    assert (points(0.6437), points(None), points(float("nan")), points(1)) == ("64.4", "-", "-", "100.0")
-    assert (span(0.61, 0.672), span(None, 0.5), span(float("nan"), 0.5)) == ("61.0-67.2", "", "")
+    assert (format_points(0.6437), format_points(None), format_points(float("nan")), format_points(1)) == (
+        "64.4",
+        "-",
+        "-",
+        "100.0",
+    )
+    assert (format_interval(0.61, 0.672), format_interval(None, 0.5), format_interval(float("nan"), 0.5)) == (
+        "61.0-67.2",
+        "",
+        "",
+    )
 
 
 def test_only_columns_of_numbers_are_aligned_as_such() -> None:
@@ -84,19 +112,19 @@ def test_only_columns_of_numbers_are_aligned_as_such() -> None:
 
 def test_a_picture_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    assert picture(tmp_path / "bad.png", "") == picture(tmp_path / "absent.jpg", "", Limit(9, 9)) == ""
+    assert picture(tmp_path / "bad.png", "") == picture(tmp_path / "absent.jpg", "", ImageLimit(9, 9)) == ""
 
 
 def test_sheets_are_made_smaller_and_never_larger(tmp_path: Path) -> None:
     Image.new("RGB", (300, 90)).save(tmp_path / "a.png")
-    assert 'width="100" height="30"' in picture(tmp_path / "a.png", "a", Limit(100, 10**6))
-    assert 'width="300" height="90"' in picture(tmp_path / "a.png", "a", Limit(1000, 10**6))
-    assert "data:image/jpeg" in picture(tmp_path / "a.png", "a", Limit(1000, 10**6))
+    assert 'width="100" height="30"' in picture(tmp_path / "a.png", "a", ImageLimit(100, 10**6))
+    assert 'width="300" height="90"' in picture(tmp_path / "a.png", "a", ImageLimit(1000, 10**6))
+    assert "data:image/jpeg" in picture(tmp_path / "a.png", "a", ImageLimit(1000, 10**6))
 
 
 def test_a_sheet_is_made_smaller_until_it_takes_no_more_bytes(tmp_path: Path) -> None:
     Image.effect_noise((400, 300), 90).save(tmp_path / "a.png")
-    shown = picture(tmp_path / "a.png", "a", Limit(400, 20_000))
+    shown = picture(tmp_path / "a.png", "a", ImageLimit(400, 20_000))
     assert 10_000 < len(shown) * 3 / 4 < 21_000
 
 
@@ -104,12 +132,12 @@ def test_a_sheet_is_made_smaller_until_it_takes_no_more_bytes(tmp_path: Path) ->
 
 
 def verdict(name: str, label: str, kind: str, box: str | None = None, chosen: bool = True, score: float = 0.5) -> dict:
-    row = {"detection_id": name, "image_id": "a", "label": label, "score": score, "kind": kind, "chosen": chosen}
-    return {**row, "overlap": 0.0, "box_id": box}
+    row = {"detection_id": name, "image_id": "a", "label": label, "score": score, "outcome": kind, "selected": chosen}
+    return {**row, "iou": 0.0, "box_id": box}
 
 
 def truth(box: str, label: str, chosen: bool = False, ignore: bool = False) -> dict:
-    row = {"box_id": box, "image_id": "a", "label": label, "ignore": ignore, "found": chosen, "chosen": chosen}
+    row = {"box_id": box, "image_id": "a", "label": label, "ignore": ignore, "detected": chosen, "selected": chosen}
     return {**row, "size": "M", "shape": "M"}
 
 
@@ -128,29 +156,29 @@ def test_confusion_with_a_known_answer() -> None:
         verdict("9", "door", "ignored", "i"),
         verdict("10", "door", "background", chosen=False),
     ]
-    cells = confusion(table_from_rows("verdicts", verdicts), table_from_rows("truths", truths))
+    cells = count_confusion(table_from_rows("detection_matches", verdicts), table_from_rows("ground_truths", truths))
     assert cells == {
         ("window", "window"): 1,
         ("door", "door"): 1,
         ("window", "building"): 1,
         ("window", MISSED): 1,
         ("door", MISSED): 1,
-        (AGAIN, "door"): 2,
-        (AGAIN, "window"): 1,
-        (BADLY, "window"): 1,
-        (NOTHING, "door"): 1,
+        (DUPLICATE, "door"): 2,
+        (DUPLICATE, "window"): 1,
+        (MISLOCALISED, "window"): 1,
+        (BACKGROUND, "door"): 1,
     }
 
 
 def test_confusion_counts_everything_once() -> None:
     tables = evaluate.evaluate_images(noisy(20, 3).judged, "model", 0)
-    cells = confusion(tables["verdicts"], tables["truths"])
-    chosen = [row for row in tables["verdicts"].to_pylist() if row["chosen"] and row["kind"] != "ignored"]
+    cells = count_confusion(tables["detection_matches"], tables["ground_truths"])
+    chosen = [row for row in tables["detection_matches"].to_pylist() if row["selected"] and row["outcome"] != "ignored"]
     for label in LABELS:
-        assert sum(n for (true, _), n in cells.items() if true == label) == _number(tables["truths"], label)
+        assert sum(n for (true, _), n in cells.items() if true == label) == _number(tables["ground_truths"], label)
         assert sum(n for (_, found), n in cells.items() if found == label) == sum(r["label"] == label for r in chosen)
     right = sum(n for (true, found), n in cells.items() if true == found)
-    assert right == sum(row["kind"] == "correct" for row in chosen)
+    assert right == sum(row["outcome"] == "correct" for row in chosen)
 
 
 def _number(truths: pa.Table, label: str) -> int:
@@ -158,7 +186,9 @@ def _number(truths: pa.Table, label: str) -> int:
 
 
 def test_the_table_of_confusion_says_shares_and_sums() -> None:
-    shown = confusion_table({("window", "window"): 30, ("window", MISSED): 10, (NOTHING, "window"): 20}, ["window"], "")
+    shown = confusion_table(
+        {("window", "window"): 30, ("window", MISSED): 10, (BACKGROUND, "window"): 20}, ["window"], ""
+    )
     assert '<td class="tint right" style="--share:0.750">30<small>75 %</small></td>' in shown
     assert '<td class="tint wrong" style="--share:0.250">10<small>25 %</small></td><td class="number">40</td>' in shown
     assert '<td class="tint wrong" style="--share:0.400">20<small>40 %</small></td>' in shown
@@ -176,7 +206,7 @@ def score(label: str, value: float, **changes: Any) -> dict:
 def test_scores_by_protocol_split_and_dataset() -> None:
     rows = [score("", 0.644), score("window", 0.7), score("window", 0.9, part="size XS"), score("", 0.85, split="val")]
     rows += [score("", 0.3, protocol="coco_100", low=None, high=None), score("window", 0.1, dataset="cmp")]
-    rows += [score("window", 0.71, part="without suspects"), score("door", 1.5, protocol="count_error_chosen")]
+    rows += [score("window", 0.71, part="without suspects"), score("door", 1.5, protocol="count_error_selected")]
     shown = protocols_table(rows, "test", ["window", "door"])
     assert "64.4<small>54.4-74.4</small>" in shown
     assert ("30.0" in shown, "71.0" in shown) == (True, True)
@@ -192,15 +222,15 @@ def test_a_work_folder_with_an_index_says_what_to_run(drawn: Path, cards: tuple,
     place = workplace("a b")
     place.index(drawn, cards[1])
     first = report.run(place.context, report.ReportConfig())
-    whole = Path(first.outputs["page"]).read_text()
+    whole = Path(first.outputs["render_page"]).read_text()
     assert (first.changed, first.rows_in, first.rows_out, first.rejected) == (True, 10, 10, 0)
     for stage in ("extract", "describe", "priors", "train", "evaluate"):
         assert f"<code>facade {stage} --work &#x27;{place.context.work}&#x27;</code>" in whole
     assert f"<code>facade detect &#x27;{place.context.work}&#x27;</code>" in whole
-    stamp = Path(first.outputs["page"]).stat().st_mtime_ns
+    stamp = Path(first.outputs["render_page"]).stat().st_mtime_ns
     again = report.run(place.context, report.ReportConfig())
     assert (again.changed, again.digest) == (False, first.digest)
-    assert Path(first.outputs["page"]).stat().st_mtime_ns == stamp
+    assert Path(first.outputs["render_page"]).stat().st_mtime_ns == stamp
     assert report.run(place.context, report.ReportConfig(title="Other")).changed
 
 
@@ -218,27 +248,27 @@ def test_the_page_goes_to_mlflow(
     monkeypatch.setattr(report, "open_run", opened)
     outcome = report.run(replace(place.context, parent=lambda: "above"), report.ReportConfig())
     assert outcome.run_id == "7"
-    assert kept == [("report", OFF, "above"), Path(outcome.outputs["page"])]
+    assert kept == [("report", OFF, "above"), Path(outcome.outputs["render_page"])]
 
 
 def test_tables_that_are_older_than_their_sources_are_told(workplace: Callable) -> None:
     context = workplace().context
     put(context, "index", {}, remarks=[])
     put(context, "extract", {"index": "another"})
-    assert [re.sub(" --work.*", "", line) for line in WorkFolder(context.work).outdated()] == [
+    assert [re.sub(" --work.*", "", line) for line in WorkFolder(context.work).stale_stages()] == [
         "extract is older than index: run <code>facade extract"
     ]
     put(context, "extract", {"index": context.folder("index").manifest().digest})
-    assert WorkFolder(context.work).outdated() == []
+    assert WorkFolder(context.work).stale_stages() == []
 
 
 @pytest.fixture(scope="module")
 def whole(drawn: Path, cards: tuple, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a work folder in which everything has run, or as good as."""
-    context = Context(tmp_path_factory.mktemp("report") / "work", Workers(count=0), OFF, patience=0.0)
-    card = card_of(cards[1], "test")
+    context = Context(tmp_path_factory.mktemp("report") / "work", WorkerConfig(count=0), OFF, disk_retry_seconds=0.0)
+    card = parse_card(cards[1], "test")
     index.run(context, index.IndexConfig(), card, cards[1], str(drawn))
-    extract.run(context, extract.ExtractConfig(drawings=4))
+    extract.run(context, extract.ExtractConfig(previews=4))
     describe.run(context, describe.DescribeConfig())
     covered = {"split": "val", "boxes": 9, "coverage_50": 0.9, "coverage_70": 0.5, "mean_iou": 0.7, "positives": 3.0}
     coverage = [{"name": name, "label": label, "share": 0.3, **covered} for name in ("a", "b") for label in LABELS]
@@ -248,8 +278,8 @@ def whole(drawn: Path, cards: tuple, tmp_path_factory: pytest.TempPathFactory) -
     put(context, "priors", made_from, coverage=coverage, specs=specs, choice=choice)
     _trained(context)
     _found(context)
-    evaluate.run(context, evaluate.EvaluateConfig(resamples=20, drawings=2))
-    return Path(report.run(context, report.ReportConfig()).outputs["page"])
+    evaluate.run(context, evaluate.EvaluateConfig(bootstrap_samples=20, previews=2))
+    return Path(report.run(context, report.ReportConfig()).outputs["render_page"])
 
 
 def _trained(context: Context) -> None:
@@ -275,7 +305,7 @@ def _found(context: Context) -> None:
     ]
     put(context, "detect", {"model": "model", "bundle": ""}, photos=photos, detections=found)
     sheet = contact_sheet([("a", Image.new("RGB", (400, 300)))] * 3)
-    save_picture(sheet, context.folder("detect").path / "drawings" / "sheet.jpg")
+    save_picture(sheet, context.folder("detect").path / "previews" / "contact_sheet.jpg")
 
 
 def test_a_page_with_everything_needs_nothing_else(whole: Path) -> None:

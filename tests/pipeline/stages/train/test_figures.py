@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pipeline.imaging.drawing import colour_of
+from pipeline.imaging.drawing import class_rgb
 from pipeline.stages.train.figures import draw_mosaic, draw_training
 from ssd import Target
 
@@ -107,12 +107,12 @@ def test_a_mosaic_shows_boxes_in_their_colours(tmp_path: Path) -> None:
     assert path == tmp_path / "some" / "augmented.png"
     assert picture.shape == (4 * (60 + 10) + 10, 4 * (80 + 10) + 10, 3)
     first, second = picture[10:70, 10:90], picture[10:70, 100:180]
-    assert (first[49, 10:40] == colour_of("window")).all()
+    assert (first[49, 10:40] == class_rgb("window")).all()
     assert (first[30, 20] == 128).all()
     assert (first[20, 50:70] == 255).all()
     assert (first[21, 52:68] == 0).all()
     assert (second == 255).all()
-    assert not (first == colour_of("door")).all(axis=-1).any()
+    assert not (first == class_rgb("door")).all(axis=-1).any()
 
 
 def test_a_mosaic_of_few_photos_is_small(tmp_path: Path) -> None:

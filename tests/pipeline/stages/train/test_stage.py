@@ -15,16 +15,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.config import resolve
+from pipeline.config import resolve_settings
 from pipeline.errors import FacadeError, UsageError
 from pipeline.execution.runner import Outcome
-from pipeline.stages.train import remote_training as elsewhere
+from pipeline.stages.train import remote_training
 from pipeline.stages.train import stage as train
 from pipeline.stages.train.config import TrainConfig
-from pipeline.stages.train.data import Photos, gather
-from pipeline.stages.train.data import _decoded as decoded
-from pipeline.stages.train.plan import decide
-from pipeline.stages.train.sweep import run_sweep, sweep_named
+from pipeline.stages.train.data import PhotoCache, _decode_photo, load_training_rows
+from pipeline.stages.train.plan import make_plan
+from pipeline.stages.train.sweep import load_sweep, run_sweep
 from ssd import load_bundle, load_task, read_history
 
 from ....conftest import Result, Workplace
@@ -103,8 +102,8 @@ def test_several_datasets_with_weights_and_classes_of_their_own(
     assert bundle.trained["data"]["weights"] == {"drawn_boxes": 3, "openings": 1}
     assert {"drawn_boxes.map50", "openings.map50"} <= bundle.trained["val"].keys() | bundle.trained["test"].keys()
     assert not [name for name in bundle.trained["test"] if name.startswith("openings.ap50.building")]
-    plan = decide(place.context, TrainConfig(**QUICK))
-    examples = train.task_of(place.context, plan, Photos(600), {})[0].train
+    plan = make_plan(place.context, TrainConfig(**QUICK))
+    examples = train.build_task(place.context, plan, PhotoCache(600), {})[0].train
     pairs = zip(examples.names, examples.targets, strict=True)
     labelled = {name.split("/")[0]: target.labelled.tolist() for name, target in pairs}
     assert labelled == {"drawn_boxes": [True] * 4, "openings": [True, False, True, True]}
@@ -182,9 +181,9 @@ def test_photos_that_are_gone_are_rejected_and_counted(prepared: Prepared, drawn
 
 
 def test_a_box_outside_its_photo_is_rejected(prepared: Prepared) -> None:
-    row = dict(gather(prepared().context, {}, ()).rows[0])
-    assert isinstance(decoded(row, 600), torch.Tensor)
-    wrong = decoded({**row, "boxes": row["boxes"] + 1000}, 600)
+    row = dict(load_training_rows(prepared().context, {}, ()).rows[0])
+    assert isinstance(_decode_photo(row, 600), torch.Tensor)
+    wrong = _decode_photo({**row, "boxes": row["boxes"] + 1000}, 600)
     assert "lies outside its photo of 320x240; mend its label" in str(wrong)
 
 
@@ -202,15 +201,15 @@ def test_trained_elsewhere_is_the_same(prepared: Prepared, tmp_path: Path) -> No
     """Prepared, trained by a process that has `ssd` only, and taken in: the losses of `facade train`."""
     here, there = prepared(name="here"), prepared(name="there")
     own = trained(here)
-    made = elsewhere.prepare(there.context, TrainConfig(**QUICK), tmp_path / "task")
+    made = remote_training.export_task(there.context, TrainConfig(**QUICK), tmp_path / "task")
     assert made.outputs["task"] == str(tmp_path / "task")
     assert load_task(tmp_path / "task").config.epochs == 2
     command = [sys.executable, "-m", "ssd.training", str(tmp_path / "task"), str(tmp_path / "out"), "--device", "cpu"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["rows"] == 2
     with pytest.raises(FacadeError, match="has no finished run"):
-        elsewhere.adopt(there.context, tmp_path / "task")
-    adopted = elsewhere.adopt(there.context, tmp_path / "out")
+        remote_training.import_remote_run(there.context, tmp_path / "task")
+    adopted = remote_training.import_remote_run(there.context, tmp_path / "out")
     assert adopted.changed
     assert adopted.rows_in == own.rows_in
     rows, others = (read_history(Path(outcome.outputs["bundle"]).parent) for outcome in (own, adopted))
@@ -219,7 +218,7 @@ def test_trained_elsewhere_is_the_same(prepared: Prepared, tmp_path: Path) -> No
     timing = {"images_per_second", "data_wait"}
     for row, other in zip(rows.rows, others.rows, strict=True):
         assert {k: v for k, v in row.items() if k not in timing} == {k: v for k, v in other.items() if k not in timing}
-    assert not elsewhere.adopt(there.context, tmp_path / "out").changed
+    assert not remote_training.import_remote_run(there.context, tmp_path / "out").changed
 
 
 def test_killed_and_resumed_it_ends_the_same(
@@ -263,17 +262,19 @@ def test_a_sweep_is_a_grid_of_runs(prepared: Prepared, tmp_path: Path) -> None:
 
 
 def test_the_sweeps_that_come_along_are_sweeps() -> None:
-    assert len(sweep_named("priors").combinations()) == 9
-    assert len(sweep_named("augmentation").combinations()) == 12
-    assert len(sweep_named("seeds").combinations()) == 5
+    assert len(load_sweep("priors").combinations()) == 9
+    assert len(load_sweep("augmentation").combinations()) == 12
+    assert len(load_sweep("seeds").combinations()) == 5
     with pytest.raises(UsageError, match="no sweep 'nothing': give a TOML file, or one of augmentation, priors, seeds"):
-        sweep_named("nothing")
+        load_sweep("nothing")
 
 
 def test_settings_say_what_differs_from_a_preset() -> None:
-    settings = resolve(TrainConfig, {"train": {"preset": "epfl", "loss": {"min_negatives": 4}, "lr": 0.01}}, "train")
-    learning = settings.learning()
+    settings = resolve_settings(
+        TrainConfig, {"train": {"preset": "epfl", "loss": {"min_negatives": 4}, "lr": 0.01}}, "train"
+    )
+    learning = settings.to_ssd_config()
     assert (learning.epochs, learning.lr, learning.loss.min_negatives) == (358, 0.01, 4)
     assert settings.model_copy(update={"augmentation": "none"}).learning().augmentation.flip_chance == 0
     with pytest.raises(UsageError, match="unknown key 'epoch'"):
-        resolve(TrainConfig, {"train": {"epoch": 3}}, "train")
+        resolve_settings(TrainConfig, {"train": {"epoch": 3}}, "train")
