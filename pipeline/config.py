@@ -37,6 +37,7 @@ RENAMED = {
     "missing": ("on_missing",),
     "negatives": ("neg_pos_ratio",),
     "overlap": ("nms_iou",),
+    "overlaps": ("min_crop_ious",),
     "patience": ("disk_retry_seconds", "early_stopping_epochs"),
     "readers": ("reader_threads",),
     "resamples": ("bootstrap_samples",),
@@ -44,6 +45,7 @@ RENAMED = {
     "score": ("min_score",),
     "select": ("threshold",),
     "side": ("max_side",),
+    "smallest": ("min_side",),
     "start": ("init_weights",),
     "unions": ("merge_into",),
 }

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from ssd.augmentation.config import AUGMENTATIONS, NO_AUGMENTATION, AugmentationConfig
 from ssd.augmentation.sampling import augment, plan_augmentation
-from ssd.augmentation.transforms import Plan, apply_plans, map_target
+from ssd.augmentation.transforms import TransformPlan, apply_plans, map_target
 from ssd.backbones import BackboneConfig, make_backbone
 from ssd.box_coder import NO_VARIANCES, decode_offsets, encode_xyxy
 from ssd.boxes import area_xyxy, clip_xyxy, cxcywh_to_xyxy, iou_xyxy, xyxy_to_cxcywh
@@ -25,14 +25,14 @@ from ssd.bundle import Bundle, bundle_digest, load_bundle, save_bundle
 from ssd.containers import Detections, Target, TargetBatch
 from ssd.decoding import DECODE_PRESETS, DecodeConfig, Decoder
 from ssd.inference.batch_size import best_batch
-from ssd.inference.detector import Detector, runs_bfloat16
-from ssd.inference.stream import Found, Network, Read, Stream
-from ssd.inference.tiling import Tiled, TilingConfig, tiles_of
+from ssd.inference.detector import Detector, supports_bfloat16
+from ssd.inference.stream import BatchedModel, InferenceStream, LoadedPhoto, StreamResult
+from ssd.inference.tiling import TiledDetector, TilingConfig, make_tiles
 from ssd.losses.matching import BACKGROUND, IGNORED, match
 from ssd.losses.multibox import Loss, LossConfig, MultiBoxLoss
-from ssd.malloc import keep_freed_memory
+from ssd.malloc import tune_malloc
 from ssd.metrics.coco import CocoAps, coco_ap
-from ssd.metrics.flat_arrays import DetectionRows, TruthRows
+from ssd.metrics.flat_arrays import DetectionArrays, GroundTruthArrays
 from ssd.metrics.voc import (
     COCO_IOUS,
     FALSE_POSITIVE,
@@ -43,33 +43,33 @@ from ssd.metrics.voc import (
     Matches,
     Points,
     average_precision,
-    curves,
+    match_arrays,
     match_images,
-    match_rows,
-    outcomes,
+    match_outcomes,
+    pr_curves,
     voc_ap,
 )
 from ssd.model import IMAGENET_MEAN, IMAGENET_STD, SSD, ModelConfig, backbone_for
 from ssd.priors.presets import PRESETS, paper_formula, preset, shapes_at, with_inverses
-from ssd.priors.spec import PriorMap, PriorSpec, bounded
+from ssd.priors.spec import PriorMap, PriorSpec, clamp_shapes
 from ssd.resize import resize_photo
 from ssd.training import (
-    TRAININGS,
-    Course,
+    TRAIN_PRESETS,
     DivergedError,
-    Examples,
-    Finished,
-    Judge,
+    InMemoryDataset,
     Progress,
-    Task,
     TrainConfig,
     Trainer,
-    Watch,
+    TrainingCallbacks,
+    TrainingResult,
+    TrainingRun,
+    TrainingTask,
+    Validator,
     load_task,
     read_history,
     save_task,
 )
-from ssd.weight_conversion import LAYOUTS, adopt, classes_of, layout_of, load_trunk
+from ssd.weight_conversion import LAYOUTS, count_classes, detect_layout, load_matching_weights, load_trunk
 
 __all__ = [
     "AUGMENTATIONS",
@@ -86,85 +86,85 @@ __all__ = [
     "NO_VARIANCES",
     "PRESETS",
     "SSD",
-    "TRAININGS",
+    "TRAIN_PRESETS",
     "TRUE_POSITIVE",
     "AugmentationConfig",
     "BackboneConfig",
+    "BatchedModel",
     "Bundle",
     "ClassAps",
     "CocoAps",
-    "Course",
     "Curve",
     "DecodeConfig",
     "Decoder",
-    "DetectionRows",
+    "DetectionArrays",
     "Detections",
     "Detector",
     "DivergedError",
-    "Examples",
-    "Finished",
-    "Found",
-    "Judge",
+    "GroundTruthArrays",
+    "InMemoryDataset",
+    "InferenceStream",
+    "LoadedPhoto",
     "Loss",
     "LossConfig",
     "Matches",
     "ModelConfig",
     "MultiBoxLoss",
-    "Network",
-    "Plan",
     "Points",
     "PriorMap",
     "PriorSpec",
     "Progress",
-    "Read",
-    "Stream",
+    "StreamResult",
     "Target",
     "TargetBatch",
-    "Task",
-    "Tiled",
+    "TiledDetector",
     "TilingConfig",
     "TrainConfig",
     "Trainer",
-    "TruthRows",
-    "Watch",
-    "adopt",
+    "TrainingCallbacks",
+    "TrainingResult",
+    "TrainingRun",
+    "TrainingTask",
+    "TransformPlan",
+    "Validator",
     "apply_plans",
     "area_xyxy",
     "augment",
     "average_precision",
     "backbone_for",
     "best_batch",
-    "bounded",
     "bundle_digest",
-    "classes_of",
+    "clamp_shapes",
     "clip_xyxy",
     "coco_ap",
-    "curves",
+    "count_classes",
     "cxcywh_to_xyxy",
     "decode_offsets",
+    "detect_layout",
     "encode_xyxy",
     "iou_xyxy",
-    "keep_freed_memory",
-    "layout_of",
     "load_bundle",
+    "load_matching_weights",
     "load_task",
     "load_trunk",
     "make_backbone",
+    "make_tiles",
     "map_target",
     "match",
+    "match_arrays",
     "match_images",
-    "match_rows",
-    "outcomes",
+    "match_outcomes",
     "paper_formula",
     "plan_augmentation",
+    "pr_curves",
     "preset",
     "read_history",
     "resize_photo",
-    "runs_bfloat16",
     "save_bundle",
     "save_task",
     "shapes_at",
-    "tiles_of",
+    "supports_bfloat16",
+    "tune_malloc",
     "voc_ap",
     "with_inverses",
     "xyxy_to_cxcywh",

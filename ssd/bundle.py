@@ -25,12 +25,12 @@ from ssd.model import SSD, ModelConfig
 
 __all__ = ["MODEL_FILE", "WEIGHTS_FILE", "Bundle", "bundle_digest", "load_bundle", "save_bundle", "write_folder"]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MODEL_FILE: Final = "model.json"
 WEIGHTS_FILE: Final = "weights.safetensors"
-OTHER_KEYS: Final = {"format", "photos", "decode", "trained", "weights_sha256"}  # beside the network's own
+JSON_KEYS: Final = {"format", "photos", "decode", "trained", "weights_sha256"}  # beside the network's own
 # How photos are brought to the input; another release that does it otherwise must say so.
-PHOTOS: Final = {"channels": "red, green, blue", "resize": "squashed to the input, bilinear, antialiased"}
+PREPROCESSING: Final = {"channels": "red, green, blue", "resize": "squashed to the input, bilinear, antialiased"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def save_bundle(folder: Path, bundle: Bundle) -> str:
     """
     if folder.exists() and not (folder / MODEL_FILE).is_file():
         raise FileExistsError(f"{folder} is there and is no bundle; name a folder that is not.")
-    tensors = _stored(bundle.model.state_dict())
+    tensors = _to_half(bundle.model.state_dict())
     if wild := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
         raise ValueError(
             f"Weights of a bundle are finite numbers; {len(wild)} tensors are not, the first is {wild[0]}. The "
@@ -66,7 +66,7 @@ def save_bundle(folder: Path, bundle: Bundle) -> str:
         {
             "format": FORMAT,
             **bundle.model.config.to_json(),
-            "photos": PHOTOS,
+            "photos": PREPROCESSING,
             "decode": asdict(bundle.decode),
             "trained": dict(bundle.trained),
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
@@ -86,7 +86,7 @@ def load_bundle(folder: Path) -> Bundle:
         digest = hashlib.sha256(weights).hexdigest()
         if digest != data["weights_sha256"]:
             raise ValueError(f"its weights have the sha256 {digest}, {MODEL_FILE} says {data['weights_sha256']}")
-        if data["photos"] != PHOTOS:
+        if data["photos"] != PREPROCESSING:
             raise ValueError(f"it wants photos as {data['photos']}, which this release does not do")
         with torch.device("meta"):  # no weights are drawn that would be thrown away
             model = SSD(ModelConfig.from_json(data))
@@ -94,7 +94,7 @@ def load_bundle(folder: Path) -> Bundle:
             name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in load(weights).items()
         }
         model.load_state_dict(tensors, assign=True)
-        if unknown := data.keys() - model.config.to_json().keys() - OTHER_KEYS:
+        if unknown := data.keys() - model.config.to_json().keys() - JSON_KEYS:
             raise ValueError(f"{MODEL_FILE} has {', '.join(sorted(unknown))}, which this release does not know")
         return Bundle(model.eval(), DecodeConfig(**data["decode"]), data["trained"])
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
@@ -133,11 +133,12 @@ def _read_json(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder} is no bundle: a folder with {MODEL_FILE} and {WEIGHTS_FILE} ({error}).") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         got = data.get("format") if isinstance(data, dict) else data
-        raise ValueError(f"The bundle {folder} has format {got!r}; this release reads format {FORMAT}.")
+        advice = "; it is of version 0.1: train or import it again" if got == 1 else ""
+        raise ValueError(f"The bundle {folder} has format {got!r}; this release reads format {FORMAT}{advice}.")
     return data
 
 
-def _stored(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _to_half(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return tensors as they are written: floats in as few bits as hold all of them, counts as they are."""
     whole = {
         name: tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else None).contiguous()

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["Detections", "Target", "TargetBatch", "unchecked"]
+__all__ = ["Detections", "Target", "TargetBatch", "construct_unchecked"]
 
 Checked = TypeVar("Checked")
 
@@ -83,7 +83,7 @@ class TargetBatch:
     labelled: Tensor
 
     @classmethod
-    def of(cls, targets: Sequence[Target], classes: int) -> TargetBatch:
+    def from_targets(cls, targets: Sequence[Target], classes: int) -> TargetBatch:
         """Return the block of so many targets; `classes` is C, background included."""
         count = len(targets)
         most = max((len(target.labels) for target in targets), default=0) or 1
@@ -98,12 +98,12 @@ class TargetBatch:
             if target.ignore is not None:
                 ignore[row, :size] = target.ignore.numpy()
             if target.labelled is not None:
-                labelled[row] = _as_long_as(target.labelled.numpy(), classes)
+                labelled[row] = _check_length(target.labelled.numpy(), classes)
         if (largest := int(labels.max(initial=0))) >= classes:
             raise ValueError(f"A target has label {largest}; the model has {classes} classes.")
         return cls(*(torch.from_numpy(part) for part in (boxes, labels, ignore, labelled)))
 
-    def one_by_one(self) -> Iterator[TargetBatch]:
+    def per_image(self) -> Iterator[TargetBatch]:
         """Yield a batch for each image, without what fills it up."""
         counts = (self.labels > 0).sum(dim=1).clamp(min=1).tolist()
         for row, count in enumerate(counts):
@@ -142,14 +142,14 @@ class Detections:
         return len(self.labels)
 
     @classmethod
-    def apart(cls, boxes: Tensor, labels: Tensor, scores: Tensor, counts: Sequence[int]) -> list[Detections]:
+    def split(cls, boxes: Tensor, labels: Tensor, scores: Tensor, counts: Sequence[int]) -> list[Detections]:
         """Return the detections of images that lie one after the other, so many of each; they are checked once."""
         cls(boxes, labels, scores)
         parts = zip(*(torch.split(part, list(counts)) for part in (boxes, labels, scores)), strict=True)
-        return [unchecked(cls, boxes=some, labels=own, scores=their) for some, own, their in parts]
+        return [construct_unchecked(cls, boxes=some, labels=own, scores=their) for some, own, their in parts]
 
 
-def unchecked(kind: type[Checked], **values: Tensor | None) -> Checked:
+def construct_unchecked(kind: type[Checked], **values: Tensor | None) -> Checked:
     """Return what `kind` would make of values that are known to be right: looking at them again takes longer."""
     made = object.__new__(kind)
     made.__dict__.update(values)
@@ -168,7 +168,7 @@ def _check_row(what: str, row: Tensor, count: int, dtype: torch.dtype = torch.in
         raise ValueError(f"{what} are {dtype} of shape ({count},); got {row.dtype} {tuple(row.shape)}.")
 
 
-def _as_long_as(labelled: npt.NDArray[np.bool_], classes: int) -> npt.NDArray[np.bool_]:
+def _check_length(labelled: npt.NDArray[np.bool_], classes: int) -> npt.NDArray[np.bool_]:
     if len(labelled) != classes:
         raise ValueError(f"labelled of a target names {len(labelled)} classes; the model has {classes}.")
     return labelled

@@ -8,7 +8,7 @@ from math import sqrt
 import torch
 from torch import Tensor, nn
 
-from ssd.backbones.backbone import draw_normal
+from ssd.backbones.backbone import init_normal
 
 __all__ = ["Heads"]
 
@@ -30,8 +30,8 @@ class Heads(nn.Module):
         self.outputs = nn.ModuleList()
         for width, count in zip(channels, shapes, strict=True):
             outputs = nn.Conv2d(width, count * (4 + classes), 1 if light else 3, padding=0 if light else 1)
-            _draw(outputs, classes)
-            self.outputs.append(nn.Sequential(*_each_for_itself(width), outputs) if light else outputs)
+            _initialise(outputs, classes)
+            self.outputs.append(nn.Sequential(*_depthwise_block(width), outputs) if light else outputs)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return offsets (B, P, 4) and logits (B, P, C), in the order of the priors: map, row, column, shape."""
@@ -42,7 +42,7 @@ class Heads(nn.Module):
         return both[..., :4], both[..., 4:]
 
 
-def _draw(layer: nn.Conv2d, classes: int) -> None:
+def _initialise(layer: nn.Conv2d, classes: int) -> None:
     """Draw the weights as if offsets and logits came from two convolutions, each by Xavier's rule."""
     per_shape = layer.weight.data.view(-1, 4 + classes, *layer.weight.shape[1:])
     place = layer.kernel_size[0] * layer.kernel_size[1]
@@ -53,7 +53,7 @@ def _draw(layer: nn.Conv2d, classes: int) -> None:
     nn.init.zeros_(layer.bias)
 
 
-def _each_for_itself(channels: int) -> tuple[nn.Module, ...]:
+def _depthwise_block(channels: int) -> tuple[nn.Module, ...]:
     layer = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
-    draw_normal(layer.weight, "fan_in")
+    init_normal(layer.weight, "fan_in")
     return layer, nn.BatchNorm2d(channels), nn.ReLU6(inplace=True)

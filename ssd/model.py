@@ -19,9 +19,9 @@ IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 
 # The map of stride 4, which no network predicts from unless asked to.
-FINEST: Final = {"vgg16": "conv3_3", "mobilenet_v2": "stride4", "tiny": "stride4"}
+FINEST_MAPS: Final = {"vgg16": "conv3_3", "mobilenet_v2": "stride4", "tiny": "stride4"}
 
-Three = tuple[float, float, float]
+Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class ModelConfig:
     priors: PriorSpec
     classes: tuple[str, ...]
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    mean: Three = IMAGENET_MEAN
-    std: Three = IMAGENET_STD
+    mean: Triple = IMAGENET_MEAN
+    std: Triple = IMAGENET_STD
 
     def __post_init__(self) -> None:
         names = self.classes
@@ -103,12 +103,12 @@ def _check_grid(model: SSD) -> None:
     priors = [level.size for level in config.priors.maps]
     if got != priors:
         raise ValueError(
-            f"The priors {config.priors.name} lie on maps of {_sizes(priors)} cells; {config.backbone.name} at "
-            f"{config.priors.input_size} shows {_sizes(got)}. Choose other priors, or the backbone's layout or sources."
+            f"The priors {config.priors.name} lie on maps of {_format_sizes(priors)} cells; {config.backbone.name} at "
+            f"{config.priors.input_size} shows {_format_sizes(got)}. Choose other priors, or the backbone's layout or sources."
         )
 
 
-def _sizes(sizes: list[tuple[int, int]]) -> str:
+def _format_sizes(sizes: list[tuple[int, int]]) -> str:
     return ", ".join(f"{rows}x{columns}" for rows, columns in sizes)
 
 
@@ -117,4 +117,4 @@ def backbone_for(name: str, priors: PriorSpec) -> BackboneConfig:
     config = BackboneConfig(name, layout=512 if max(priors.input_size) > 400 else 300)
     with torch.device("meta"):
         names = make_backbone(config).names
-    return replace(config, sources=(FINEST[name], *names)) if len(priors.maps) == len(names) + 1 else config
+    return replace(config, sources=(FINEST_MAPS[name], *names)) if len(priors.maps) == len(names) + 1 else config

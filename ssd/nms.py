@@ -14,25 +14,25 @@ from torch import Tensor
 
 from ssd.boxes import iou_xyxy
 
-__all__ = ["nms", "nms_of_labels", "suppressed"]
+__all__ = ["batched_nms_mask", "class_aware_nms", "nms"]
 
 # Overlaps that are in memory at once.
-MOST: Final = 1 << 24
+MAX_PAIRS_IN_MEMORY: Final = 1 << 24
 
 
-def nms(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     """Return the rows, best first, of boxes (N, 4) that no better one overlaps by a larger IoU."""
-    return _operator()(boxes, scores, overlap)
+    return _operator()(boxes, scores, iou_threshold)
 
 
-def nms_of_labels(boxes: Tensor, scores: Tensor, labels: Tensor, overlap: float) -> Tensor:
+def class_aware_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
     """Return the rows, best first, of boxes (N, 4) that no better one of the same label overlaps by a larger IoU."""
     of_labels = [torch.nonzero(labels == label)[:, 0] for label in sorted(set(labels.tolist()))]
-    kept = torch.cat([labels[:0], *(rows[nms(boxes[rows], scores[rows], overlap)] for rows in of_labels)])
+    kept = torch.cat([labels[:0], *(rows[nms(boxes[rows], scores[rows], iou_threshold)] for rows in of_labels)])
     return kept[scores[kept].argsort(descending=True, stable=True)]
 
 
-def suppressed(boxes: Tensor, candidates: Tensor, overlap: float) -> Tensor:
+def batched_nms_mask(boxes: Tensor, candidates: Tensor, iou_threshold: float) -> Tensor:
     """Return which candidates (N, K) stay of boxes (N, K, 4), best first.
 
     What `nms` says of each row, for all rows at once. Everything stays at first; then, again and again, what a better
@@ -41,23 +41,23 @@ def suppressed(boxes: Tensor, candidates: Tensor, overlap: float) -> Tensor:
     """
     if not candidates.numel():
         return candidates
-    rows = MOST // boxes.shape[1] ** 2
+    rows = MAX_PAIRS_IN_MEMORY // boxes.shape[1] ** 2
     if not rows:
-        return torch.stack([_one_by_one(*row, overlap) for row in zip(boxes, candidates, strict=True)])
+        return torch.stack([_per_image(*row, iou_threshold) for row in zip(boxes, candidates, strict=True)])
     parts = zip(torch.split(boxes, rows), torch.split(candidates, rows), strict=True)
-    return torch.cat([_at_once(*part, overlap) for part in parts])
+    return torch.cat([_batched(*part, iou_threshold) for part in parts])
 
 
-def _one_by_one(boxes: Tensor, candidates: Tensor, overlap: float) -> Tensor:
+def _per_image(boxes: Tensor, candidates: Tensor, iou_threshold: float) -> Tensor:
     own = candidates.nonzero()[:, 0]
     best_first = torch.arange(len(own), 0, -1, device=own.device, dtype=boxes.dtype)
-    return torch.zeros_like(candidates).index_fill_(0, own[nms(boxes[own], best_first, overlap)], True)
+    return torch.zeros_like(candidates).index_fill_(0, own[nms(boxes[own], best_first, iou_threshold)], True)
 
 
-def _at_once(boxes: Tensor, candidates: Tensor, overlap: float) -> Tensor:
+def _batched(boxes: Tensor, candidates: Tensor, iou_threshold: float) -> Tensor:
     # Overlaps are compared as `nms` does, in double precision: with the largest float that is not above.
-    limit = np.float32(overlap)
-    limit = np.nextafter(limit, np.float32(-1)) if float(limit) > overlap else limit
+    limit = np.float32(iou_threshold)
+    limit = np.nextafter(limit, np.float32(-1)) if float(limit) > iou_threshold else limit
     rivals = (iou_xyxy(boxes, boxes) > float(limit)).triu_(1)  # [n, i, j]: i is better than j
     before, kept = candidates, candidates & ~(rivals & candidates[..., None]).any(dim=1)
     while not before.equal(kept):

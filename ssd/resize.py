@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 __all__ = ["resize_photo"]
 
 # torch 2.13 resizes to a width of one pixel wrongly as floats (by up to 232 grey levels), and to 1x1 not at all.
-LEAST_SIDE: Final = 2
+MIN_SIDE: Final = 2
 
 
 def resize_photo(photo: Tensor, height: int, width: int) -> Tensor:
@@ -22,7 +22,7 @@ def resize_photo(photo: Tensor, height: int, width: int) -> Tensor:
     check_resize(photo, height, width)
     if photo.shape[1:] == (height, width):
         return photo.clone()
-    if resizes_bytes(photo.device):
+    if supports_uint8_resize(photo.device):
         return resize_batch(photo, height, width)
     return to_bytes(resize_batch(photo.float(), height, width)).to(torch.uint8)
 
@@ -30,11 +30,11 @@ def resize_photo(photo: Tensor, height: int, width: int) -> Tensor:
 def check_resize(photo: Tensor, height: int, width: int) -> None:
     if photo.dtype != torch.uint8 or photo.ndim != 3 or photo.shape[0] != 3 or not photo.numel():
         raise ValueError(f"A photo is uint8 of shape (3, H, W); got {photo.dtype} {tuple(photo.shape)}.")
-    if min(height, width) < LEAST_SIDE:
-        raise ValueError(f"A photo is resized to {LEAST_SIDE} pixels or more each way; got {(height, width)}.")
+    if min(height, width) < MIN_SIDE:
+        raise ValueError(f"A photo is resized to {MIN_SIDE} pixels or more each way; got {(height, width)}.")
 
 
-def resizes_bytes(device: torch.device) -> bool:
+def supports_uint8_resize(device: torch.device) -> bool:
     """Return whether torch resizes uint8 there, as it does on a CPU alone."""
     return device.type == "cpu"
 

@@ -13,23 +13,25 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from ssd.backbones import decimated_classifier
-from ssd.model import IMAGENET_MEAN, IMAGENET_STD, SSD, Three
+from ssd.backbones import decimate_classifier
+from ssd.model import IMAGENET_MEAN, IMAGENET_STD, SSD, Triple
 from ssd.priors.presets import preset
-from ssd.priors.spec import PriorSpec, bounded
+from ssd.priors.spec import PriorSpec, clamp_shapes
 
-__all__ = ["LAYOUTS", "Layout", "adopt", "classes_of", "layout_of", "load_trunk"]
+__all__ = ["LAYOUTS", "WeightLayout", "count_classes", "detect_layout", "load_matching_weights", "load_trunk"]
 
 Weights = Mapping[str, Tensor]
 
 # Where the convolutions of VGG-16 stand in torchvision's `features`.
-FEATURES: Final = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
-VGG: Final = tuple(f"conv{block}_{n}" for block, layers in enumerate((2, 2, 3, 3, 3), 1) for n in range(1, layers + 1))
-EXTRAS: Final = tuple(f"conv{block}_{layer}" for block in range(8, 12) for layer in (1, 2))
+FEATURE_INDICES: Final = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+VGG_LAYERS: Final = tuple(
+    f"conv{block}_{n}" for block, layers in enumerate((2, 2, 3, 3, 3), 1) for n in range(1, layers + 1)
+)
+VGG_EXTRA_LAYERS: Final = tuple(f"conv{block}_{layer}" for block in range(8, 12) for layer in (1, 2))
 
 
 @dataclass(frozen=True)
-class Layout:
+class WeightLayout:
     """How one program names the tensors of an SSD300 with VGG-16, and what its weights expect.
 
     Attributes:
@@ -44,8 +46,8 @@ class Layout:
     modules: Mapping[str, str]
     scale: str
     heads: tuple[tuple[str, str], ...]
-    mean: Three
-    std: Three
+    mean: Triple
+    std: Triple
     priors: Callable[[], PriorSpec]
 
     def convert(self, weights: Weights) -> dict[str, Tensor]:
@@ -57,47 +59,54 @@ class Layout:
         ours["backbone.norm4.weight"] = weights[self.scale].reshape(-1)
         for number, (offsets, logits) in enumerate(self.heads):
             for kind in ("weight", "bias"):
-                joined = _join(weights[f"{offsets}.{kind}"], weights[f"{logits}.{kind}"])
+                joined = _join_heads(weights[f"{offsets}.{kind}"], weights[f"{logits}.{kind}"])
                 ours[f"heads.outputs.{number}.{kind}"] = joined
         return ours
 
 
-def _torchvision() -> Layout:
-    modules = {name: f"backbone.features.{place}" for name, place in zip(VGG[:10], FEATURES[:10], strict=True)}
-    modules |= {name: f"backbone.extra.0.{place}" for name, place in zip(VGG[10:], (1, 3, 5), strict=True)}
+def _torchvision_layout() -> WeightLayout:
+    modules = {
+        name: f"backbone.features.{place}" for name, place in zip(VGG_LAYERS[:10], FEATURE_INDICES[:10], strict=True)
+    }
+    modules |= {name: f"backbone.extra.0.{place}" for name, place in zip(VGG_LAYERS[10:], (1, 3, 5), strict=True)}
     modules |= {"fc6": "backbone.extra.0.7.1", "fc7": "backbone.extra.0.7.3"}
-    modules |= {name: f"backbone.extra.{1 + n // 2}.{n % 2 * 2}" for n, name in enumerate(EXTRAS)}
+    modules |= {name: f"backbone.extra.{1 + n // 2}.{n % 2 * 2}" for n, name in enumerate(VGG_EXTRA_LAYERS)}
     head = "head.{}_head.module_list.{}"
     heads = tuple((head.format("regression", n), head.format("classification", n)) for n in range(6))
     mean, scale = (0.48235, 0.45882, 0.40784), "backbone.scale_weight"
-    return Layout(modules, scale, heads, mean, (1 / 255,) * 3, lambda: bounded(preset("paper_coco")))
+    return WeightLayout(modules, scale, heads, mean, (1 / 255,) * 3, lambda: clamp_shapes(preset("paper_coco")))
 
 
-def _ssd_pytorch() -> Layout:
+def _ssd_pytorch_layout() -> WeightLayout:
     """Its centres end at the border of the input: the last of ten lies at 300, ours at 304."""
-    modules = {name: f"vgg.{place}" for name, place in zip((*VGG, "fc6", "fc7"), (*FEATURES, 31, 33), strict=True)}
-    modules |= {name: f"extras.{place}" for place, name in enumerate(EXTRAS)}
+    modules = {
+        name: f"vgg.{place}"
+        for name, place in zip((*VGG_LAYERS, "fc6", "fc7"), (*FEATURE_INDICES, 31, 33), strict=True)
+    }
+    modules |= {name: f"extras.{place}" for place, name in enumerate(VGG_EXTRA_LAYERS)}
     heads = tuple((f"loc.{n}", f"conf.{n}") for n in range(6))
     mean = (123 / 255, 117 / 255, 104 / 255)
-    return Layout(modules, "L2Norm.weight", heads, mean, (1 / 255,) * 3, lambda: bounded(preset("paper_voc")))
+    return WeightLayout(
+        modules, "L2Norm.weight", heads, mean, (1 / 255,) * 3, lambda: clamp_shapes(preset("paper_voc"))
+    )
 
 
-def _report() -> Layout:
-    modules = {name: f"base.{name}" for name in VGG} | {"fc6": "base.conv6", "fc7": "base.conv7"}
-    modules |= {name: f"aux_convs.{name}" for name in EXTRAS}
+def _report_layout() -> WeightLayout:
+    modules = {name: f"base.{name}" for name in VGG_LAYERS} | {"fc6": "base.conv6", "fc7": "base.conv7"}
+    modules |= {name: f"aux_convs.{name}" for name in VGG_EXTRA_LAYERS}
     names = ("conv4_3", "conv7", "conv8_2", "conv9_2", "conv10_2", "conv11_2")
     heads = tuple((f"pred_convs.loc_{name}", f"pred_convs.cl_{name}") for name in names)
-    return Layout(modules, "rescale_factors", heads, IMAGENET_MEAN, IMAGENET_STD, lambda: preset("epfl_code"))
+    return WeightLayout(modules, "rescale_factors", heads, IMAGENET_MEAN, IMAGENET_STD, lambda: preset("epfl_code"))
 
 
-LAYOUTS: Final[Mapping[str, Layout]] = {
-    "torchvision": _torchvision(),
-    "ssd.pytorch": _ssd_pytorch(),
-    "report": _report(),
+LAYOUTS: Final[Mapping[str, WeightLayout]] = {
+    "torchvision": _torchvision_layout(),
+    "ssd.pytorch": _ssd_pytorch_layout(),
+    "report": _report_layout(),
 }
 
 
-def layout_of(weights: Weights) -> str:
+def detect_layout(weights: Weights) -> str:
     """Return the name of the layout whose tensors these are."""
     for name, layout in LAYOUTS.items():
         if layout.scale in weights and f"{layout.modules['conv1_1']}.weight" in weights:
@@ -108,13 +117,13 @@ def layout_of(weights: Weights) -> str:
     )
 
 
-def classes_of(weights: Weights, layout: Layout) -> int:
+def count_classes(weights: Weights, layout: WeightLayout) -> int:
     """Return C, background included, of weights in a layout."""
     offsets, logits = layout.heads[0]
     return 4 * len(weights[f"{logits}.bias"]) // len(weights[f"{offsets}.bias"])
 
 
-def adopt(model: SSD, weights: Weights, classes: int) -> list[str]:
+def load_matching_weights(model: SSD, weights: Weights, classes: int) -> list[str]:
     """Fill the model with what fits of weights under our names; return a sentence for whatever did not.
 
     `classes` is C of the weights. Heads for another C keep their offsets and draw their logits anew; heads for other
@@ -131,7 +140,7 @@ def adopt(model: SSD, weights: Weights, classes: int) -> list[str]:
             own[name].copy_(given)
         elif name.startswith("heads."):
             shapes = len(model.config.priors.maps[int(name.split(".")[2])].shapes)
-            heads.add(_adopt_offsets(own[name], given, shapes, classes))
+            heads.add(_load_offsets(own[name], given, shapes, classes))
         else:
             raise ValueError(f"{name} is {tuple(own[name].shape)} in this model; got {tuple(given.shape)}.")
     return notes + sorted(heads)
@@ -145,7 +154,10 @@ def load_trunk(model: SSD, weights: Weights) -> list[str]:
     """
     name, own = model.config.backbone.name, model.backbone.state_dict()
     if name == "vgg16":
-        ours, needed = _vgg(weights), {f"{module}.{kind}" for module in VGG for kind in ("weight", "bias")}
+        ours, needed = (
+            _convert_vgg(weights),
+            {f"{module}.{kind}" for module in VGG_LAYERS for kind in ("weight", "bias")},
+        )
     else:
         ours = {key: tensor for key, tensor in weights.items() if key.startswith("features.")}
         needed = {key for key in own if key.startswith("features.") and not key.endswith(".num_batches_tracked")}
@@ -161,9 +173,9 @@ def load_trunk(model: SSD, weights: Weights) -> list[str]:
     return [name for name in weights if not name.startswith(("features.", "classifier.0.", "classifier.3."))]
 
 
-def _vgg(weights: Weights) -> dict[str, Tensor]:
+def _convert_vgg(weights: Weights) -> dict[str, Tensor]:
     """Return the tensors of torchvision's VGG-16 under our names; those that it has not keep their own."""
-    modules = {f"features.{place}": name for name, place in zip(VGG, FEATURES, strict=True)}
+    modules = {f"features.{place}": name for name, place in zip(VGG_LAYERS, FEATURE_INDICES, strict=True)}
     ours = {}
     for key, tensor in weights.items():
         module, _, kind = key.rpartition(".")
@@ -171,20 +183,20 @@ def _vgg(weights: Weights) -> dict[str, Tensor]:
             ours[f"{modules.get(module, module)}.{kind}"] = tensor
     classifier = {key.removeprefix("classifier."): tensor for key, tensor in weights.items()}
     if all(f"{place}.{kind}" in classifier for place in (0, 3) for kind in ("weight", "bias")):
-        ours |= decimated_classifier(classifier)
+        ours |= decimate_classifier(classifier)
     return ours
 
 
-def _join(offsets: Tensor, logits: Tensor) -> Tensor:
+def _join_heads(offsets: Tensor, logits: Tensor) -> Tensor:
     """Return one tensor for our head: for each shape 4 rows of offsets, then C of logits."""
     shapes, rest = len(offsets) // 4, offsets.shape[1:]
     return torch.cat([offsets.reshape(shapes, 4, *rest), logits.reshape(shapes, -1, *rest)], dim=1).flatten(0, 1)
 
 
-def _adopt_offsets(own: Tensor, given: Tensor, shapes: int, classes: int) -> str:
+def _load_offsets(parameter: Tensor, tensor: Tensor, shapes: int, classes: int) -> str:
     """Fill the rows of offsets of a head with those of a head for other classes, if its shapes are as many."""
-    if given.shape[1:] != own.shape[1:] or len(given) != shapes * (4 + classes):
+    if tensor.shape[1:] != parameter.shape[1:] or len(tensor) != shapes * (4 + classes):
         return "The priors have other shapes than those of the weights: the heads start anew."
-    rest = own.shape[1:]
-    own.view(shapes, -1, *rest)[:, :4] = given.view(shapes, -1, *rest)[:, :4]
-    return f"The weights know {classes - 1} classes, the model {len(own) // shapes - 5}: what they score starts anew."
+    rest = parameter.shape[1:]
+    parameter.view(shapes, -1, *rest)[:, :4] = tensor.view(shapes, -1, *rest)[:, :4]
+    return f"The weights know {classes - 1} classes, the model {len(parameter) // shapes - 5}: what they score starts anew."

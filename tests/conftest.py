@@ -49,11 +49,11 @@ def drawn_copy(drawn: Path, tmp_path: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Workplace:
+class Workspace:
     """A work folder, and the stages run on it in this process."""
 
     context: Context
-    said: list[str]
+    messages: list[str]
 
     def index(self, root: Path, card_text: str = "", name: str = "", **settings: Any) -> Outcome:
         card, text = (parse_card(card_text, "test"), card_text) if card_text else resolve_card(name)
@@ -67,25 +67,31 @@ class Workplace:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path) -> Callable[..., Workplace]:
+def workplace(tmp_path: Path) -> Callable[..., Workspace]:
     """Makes workplaces below the test's folder: `workplace(name, **context)`."""
 
-    def make(name: str = "work", **changes: Any) -> Workplace:
+    def make(name: str = "work", **changes: Any) -> Workspace:
         said: list[str] = []
-        settings = {"workers": WorkerConfig(count=0), "tracking": OFF, "disk_retry_seconds": 0.0, "log": said.append, **changes}
-        settings.setdefault("make_progress", lambda *_: Quiet())
-        return Workplace(Context(tmp_path / name, **settings), said)
+        settings = {
+            "workers": WorkerConfig(count=0),
+            "tracking": OFF,
+            "disk_retry_seconds": 0.0,
+            "log": said.append,
+            **changes,
+        }
+        settings.setdefault("make_progress", lambda *_: SilentProgress())
+        return Workspace(Context(tmp_path / name, **settings), said)
 
     return make
 
 
-class Quiet:
+class SilentProgress:
     """A progress bar that says nothing."""
 
     def advance(self, rows: int, rejected: int = 0) -> None:
         pass
 
-    def get_through(self, rows: int) -> None:
+    def advance_in_flight(self, rows: int) -> None:
         pass
 
     def close(self) -> None:
@@ -93,7 +99,7 @@ class Quiet:
 
 
 @dataclass(frozen=True)
-class Result:
+class CommandResult:
     """What a command left: exit code, the line on stdout, and what people read."""
 
     code: int
@@ -112,10 +118,10 @@ def command() -> Callable[..., list[str]]:
 
 
 @pytest.fixture
-def facade(tmp_path: Path, command: Callable[..., list[str]]) -> Callable[..., Result]:
+def facade(tmp_path: Path, command: Callable[..., list[str]]) -> Callable[..., CommandResult]:
     """Runs a command as a process of its own, in the test's folder, and holds its output to the contract."""
 
-    def run(*arguments: object, env: dict[str, str] | None = None) -> Result:
+    def run(*arguments: object, env: dict[str, str] | None = None) -> CommandResult:
         done = subprocess.run(
             command(*arguments),
             capture_output=True,
@@ -127,7 +133,7 @@ def facade(tmp_path: Path, command: Callable[..., list[str]]) -> Callable[..., R
         assert "Traceback" not in done.stderr, done.stderr
         lines = done.stdout.splitlines()
         assert len(lines) == 1, f"one line on stdout, got {lines} and {done.stderr}"
-        return Result(done.returncode, json.loads(lines[0]), done.stderr)
+        return CommandResult(done.returncode, json.loads(lines[0]), done.stderr)
 
     return run
 

@@ -22,7 +22,7 @@ from pipeline.errors import FacadeError
 from pipeline.models.bundle import open_bundle, preprocessing_of
 from pipeline.storage.files import write_error
 from ssd import SSD, Bundle, Detector, bundle_digest
-from ssd.box_coder import MOST_GROWTH
+from ssd.box_coder import MAX_SCALE
 from ssd.bundle import write_folder
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DETECTOR_FILE", "NETWORK_FILE", "detector_json", "export_model", "largest_difference", "to_onnx"]
 
-FORMAT = 1
+FORMAT = 2
 NETWORK_FILE, DETECTOR_FILE = "model.onnx", "detector.json"
 REQUIRED_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 INPUT_NAME, OUTPUT_NAMES = "images", ("offsets", "logits")
@@ -130,7 +130,7 @@ def detector_json(bundle: Bundle, digest: str, photos: dict[str, str]) -> dict[s
         "std": list(config.std),
         "classes": ["background", *config.classes],
         "variances": list(config.priors.variances),
-        "most_growth": MOST_GROWTH,
+        "max_scale": MAX_SCALE,
         "decode": asdict(bundle.decode),
         "priors": config.priors.to_json(),
         "priors_cxcywh": _shortest_floats(config.priors.priors_cxcywh().numpy()),

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 OPERATING_POINT_FILE: Final = "operating.json"
-FORMAT: Final = 1
+FORMAT: Final = 2
 DEFAULT_THRESHOLD: Final = 0.5  # score from which on a class that was not fitted is chosen
 
 Floats = npt.NDArray[np.float64]
@@ -118,6 +118,8 @@ def load_operating_point(folder: Path, model: str) -> OperatingPoint | None:
         data = json.loads(path.read_bytes())
         if data["format"] > FORMAT:
             raise FacadeError(f"{path} was written by a newer facade-ssd; update this one.")
+        if data["format"] < FORMAT:
+            raise FacadeError(f"{path} was written by facade-ssd 0.1; remove it, or run `facade evaluate` again.")
         classes = {name: ClassPoint(**_parse_class_point(point)) for name, point in data["classes"].items()}
         found = OperatingPoint(data["model"], int(data["photos"]), data["split"], classes)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -22,15 +22,15 @@ from ssd import (
     Bundle,
     ModelConfig,
     PriorSpec,
-    adopt,
-    bounded,
     bundle_digest,
-    classes_of,
-    layout_of,
+    clamp_shapes,
+    count_classes,
+    detect_layout,
+    load_matching_weights,
     save_bundle,
 )
 from ssd.bundle import MODEL_FILE
-from ssd.weight_conversion import Layout
+from ssd.weight_conversion import WeightLayout
 
 __all__ = ["default_class_names", "import_model", "parse_classes"]
 
@@ -79,7 +79,7 @@ def build_bundle(
     """
     layout = LAYOUTS[layout_name]
     weights, unused = _convert(weight_file.tensors, layout)
-    count = classes_of(weight_file.tensors, layout)
+    count = count_classes(weight_file.tensors, layout)
     classes, notes = (classes, []) if classes else default_class_names(layout_name, count)
     spec, changed = _select_priors(layout, priors)
     backbone = BackboneConfig()
@@ -88,7 +88,7 @@ def build_bundle(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         model = SSD(ModelConfig(spec, classes, backbone, layout.mean, layout.std)).eval()
-    notes = [*notes, *changed, *unused, *adopt(model, weights, count)]
+    notes = [*notes, *changed, *unused, *load_matching_weights(model, weights, count)]
     source = {"file": weight_file.name, "sha256": weight_file.sha256, "layout": layout_name, "notes": notes}
     return Bundle(model, DECODE_PRESETS[DECODE_BY_LAYOUT[layout_name]], {"source": source}), notes
 
@@ -121,13 +121,13 @@ def parse_classes(text: str | None) -> tuple[str, ...] | None:
 
 def _detect_layout(path: Path, weight_file: WeightFile) -> str:
     try:
-        return layout_of(weight_file.tensors)
+        return detect_layout(weight_file.tensors)
     except ValueError as error:
         advice = "import a file of one of these, or rename its tensors"
         raise FacadeError(f"{path}: {str(error).rstrip('.')}; {advice}.") from None
 
 
-def _convert(tensors: Mapping[str, Tensor], layout: Layout) -> tuple[dict[str, Tensor], list[str]]:
+def _convert(tensors: Mapping[str, Tensor], layout: WeightLayout) -> tuple[dict[str, Tensor], list[str]]:
     """Return weights under our names, and a note on those that the layout has no place for."""
     seen = _ImportedTensors(tensors)
     try:
@@ -160,10 +160,10 @@ class _ImportedTensors(dict[str, Tensor]):
         return super().__getitem__(name)
 
 
-def _select_priors(layout: Layout, priors: PriorSpec | None) -> tuple[PriorSpec, list[str]]:
+def _select_priors(layout: WeightLayout, priors: PriorSpec | None) -> tuple[PriorSpec, list[str]]:
     """Return the priors to use, and a note if they are not those that the weights were trained with."""
     own = layout.priors()
-    if priors is None or replace(bounded(priors), name=own.name, note=own.note) == own:
+    if priors is None or replace(clamp_shapes(priors), name=own.name, note=own.note) == own:
         return own, []
     if priors.input_size != own.input_size:
         raise ValueError(f"The weights are for inputs of {own.input_size}; give priors for these, not {priors.name}.")

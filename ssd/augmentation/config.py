@@ -29,13 +29,13 @@ class AugmentationConfig:
         zoom_chance: of drawing the photo smaller, on a ground of `fill`.
         zoom: sides of the ground, in sides of the photo.
         fill: red, green and blue of the ground.
-        overlaps: what a crop may ask for, one drawn each time: the least IoU of one of its objects with it (0: any),
+        min_crop_ious: what a crop may ask for, one drawn each time: the least IoU of one of its objects with it (0: any),
             or None for no crop. Without any there is never a crop.
         crop_scale: sides of a crop, in sides of what is cropped; each side has its own.
         crop_ratio: width over height of a crop, in pixels of the photo.
         trials: crops drawn to meet an overlap before the next one is asked for.
         flip_chance: of mirroring left and right.
-        smallest: an object with a side below it, in pixels of the input, is ignored.
+        min_side: an object with a side below it, in pixels of the input, is ignored.
     """
 
     colour_chance: float = 0.5
@@ -47,31 +47,31 @@ class AugmentationConfig:
     zoom_chance: float = 0.5
     zoom: Range = (1.0, 4.0)
     fill: tuple[float, float, float] = IMAGENET_MEAN
-    overlaps: tuple[float | None, ...] = (0.1, 0.3, 0.5, 0.7, 0.9, 0.0, None)
+    min_crop_ious: tuple[float | None, ...] = (0.1, 0.3, 0.5, 0.7, 0.9, 0.0, None)
     crop_scale: Range = (0.3, 1.0)
     crop_ratio: Range = (0.5, 2.0)
     trials: int = 50
     flip_chance: float = 0.5
-    smallest: float = 2.0
+    min_side: float = 2.0
 
     def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():
-            _set(self, name, _row(name, getattr(self, name), 2, least, most))
+            _set(self, name, _parse_numbers(name, getattr(self, name), 2, least, most))
             if getattr(self, name)[0] > getattr(self, name)[1]:
                 raise ValueError(f"{name} of an augmentation is (least, most); got {getattr(self, name)}.")
-        for name, most in _MOST.items():
-            _set(self, name, _number(name, getattr(self, name), 0, most))
-        _set(self, "fill", _row("fill", self.fill, 3, 0, 255))
-        if not isinstance(self.overlaps, (tuple, list)):
-            raise ValueError(f"overlaps of an augmentation are numbers and None; got {self.overlaps!r}.")
-        overlaps = (None if value is None else _number("overlaps", value, 0, 1) for value in self.overlaps)
-        _set(self, "overlaps", tuple(overlaps))
+        for name, most in _MAX_FACTOR.items():
+            _set(self, name, _parse_number(name, getattr(self, name), 0, most))
+        _set(self, "fill", _parse_numbers("fill", self.fill, 3, 0, 255))
+        if not isinstance(self.min_crop_ious, (tuple, list)):
+            raise ValueError(f"min_crop_ious of an augmentation are numbers and None; got {self.min_crop_ious!r}.")
+        ious = (None if value is None else _parse_number("min_crop_ious", value, 0, 1) for value in self.min_crop_ious)
+        _set(self, "min_crop_ious", tuple(ious))
         if type(self.trials) is not int or self.trials < 1:
             raise ValueError(f"trials of an augmentation is a whole number above zero; got {self.trials!r}.")
 
 
-_MOST: Final[Mapping[str, float]] = MappingProxyType(
-    {"colour_chance": 1, "zoom_chance": 1, "flip_chance": 1, "smallest": 1000}
+_MAX_FACTOR: Final[Mapping[str, float]] = MappingProxyType(
+    {"colour_chance": 1, "zoom_chance": 1, "flip_chance": 1, "min_side": 1000}
 )
 # What both ends of each range lie between.
 _RANGES: Final[Mapping[str, Range]] = MappingProxyType(
@@ -88,17 +88,17 @@ _RANGES: Final[Mapping[str, Range]] = MappingProxyType(
 )
 
 
-def _row(what: str, values: Any, count: int, least: float, most: float) -> tuple[float, ...]:
+def _parse_numbers(what: str, values: Any, count: int, minimum: float, maximum: float) -> tuple[float, ...]:
     """Return so many finite numbers between two others as a tuple of floats."""
     if not isinstance(values, (tuple, list)) or len(values) != count:
         raise ValueError(f"{what} of an augmentation is {count} numbers; got {values!r}.")
-    return tuple(_number(what, value, least, most) for value in values)
+    return tuple(_parse_number(what, value, minimum, maximum) for value in values)
 
 
-def _number(what: str, value: Any, least: float, most: float) -> float:
+def _parse_number(what: str, value: Any, minimum: float, maximum: float) -> float:
     """Return a finite number between two others as a float."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not least <= float(value) <= most:
-        raise ValueError(f"{what} of an augmentation is from {least:g} to {most:g}; got {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, Real) or not minimum <= float(value) <= maximum:
+        raise ValueError(f"{what} of an augmentation is from {minimum:g} to {maximum:g}; got {value!r}.")
     return float(value)
 
 
@@ -109,7 +109,7 @@ def _set(instance: object, name: str, value: object) -> None:
 
 # For validation: the plain resize, every box as it is.
 NO_AUGMENTATION: Final = AugmentationConfig(
-    colour_chance=0.0, zoom_chance=0.0, overlaps=(), flip_chance=0.0, smallest=0.0
+    colour_chance=0.0, zoom_chance=0.0, min_crop_ious=(), flip_chance=0.0, min_side=0.0
 )
 
 # The paper's is that of its released code: brightness is added, hue turns by 18 of OpenCV's 180, and a crop has .3 of
@@ -118,11 +118,11 @@ AUGMENTATIONS: Final[Mapping[str, AugmentationConfig]] = MappingProxyType(
     {
         "epfl": AugmentationConfig(),
         "paper": AugmentationConfig(
-            brightness=(1.0, 1.0), brightness_added=(-32.0, 32.0), hue=(-0.1, 0.1), smallest=0.0
+            brightness=(1.0, 1.0), brightness_added=(-32.0, 32.0), hue=(-0.1, 0.1), min_side=0.0
         ),
         # For few epochs or photos of one kind: what is learnt is seen more than once.
         "mild": AugmentationConfig(
-            zoom_chance=0.25, zoom=(1.0, 2.0), overlaps=(None, 0.3, 0.5, 0.7), crop_scale=(0.5, 1.0)
+            zoom_chance=0.25, zoom=(1.0, 2.0), min_crop_ious=(None, 0.3, 0.5, 0.7), crop_scale=(0.5, 1.0)
         ),
         "none": NO_AUGMENTATION,
     }

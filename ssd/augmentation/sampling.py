@@ -13,9 +13,9 @@ import numpy.typing as npt
 from torch import Tensor
 
 from ssd.augmentation.config import AugmentationConfig
-from ssd.augmentation.transforms import Plan, apply_plans, map_targets
+from ssd.augmentation.transforms import TransformPlan, apply_plans, map_targets
 from ssd.containers import Target
-from ssd.resize import LEAST_SIDE
+from ssd.resize import MIN_SIDE
 
 __all__ = ["augment", "plan_augmentation"]
 
@@ -23,7 +23,7 @@ Booleans = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 # Boxes (G, 4), and which photo each is of.
-Objects = tuple[Floats, Ints]
+_PackedObjects = tuple[Floats, Ints]
 
 
 def augment(
@@ -48,36 +48,36 @@ def plan_augmentation(
     config: AugmentationConfig,
     input_size: tuple[int, int],
     generator: np.random.Generator,
-) -> list[Plan]:
+) -> list[TransformPlan]:
     """Return a plan for each photo of size (H, W) with its target; the generator alone decides which."""
     if len(sizes) != len(targets):
         raise ValueError(f"Each photo has a target; got {len(sizes)} photos and {len(targets)} targets.")
     photos = np.array([[0, 0, width, height] for height, width in sizes], dtype=np.float64).reshape(-1, 4)
-    grounds = _zoomed_out(photos, config, generator)
-    crops = _cropped(grounds, photos, _objects(targets), config, generator)
-    sources, destinations = _windows(photos, crops, input_size)
+    grounds = _sample_zooms(photos, config, generator)
+    crops = _sample_crops(grounds, photos, _pack_objects(targets), config, generator)
+    sources, destinations = _to_windows(photos, crops, input_size)
     flips = generator.random(len(photos)) < config.flip_chance
     destinations[flips, ::2] = input_size[1] - destinations[flips, 2::-2]
     return [
-        Plan(tuple(source), tuple(destination), input_size, flip, config.fill, config.smallest, *colours)
+        TransformPlan(tuple(source), tuple(destination), input_size, flip, config.fill, config.min_side, *colours)
         for source, destination, flip, colours in zip(
             sources.astype(int).tolist(),
             destinations.astype(int).tolist(),
             flips.tolist(),
-            _colours(len(photos), config, generator).tolist(),
+            _sample_colours(len(photos), config, generator).tolist(),
             strict=True,
         )
     ]
 
 
-def _objects(targets: Sequence[Target]) -> Objects:
+def _pack_objects(targets: Sequence[Target]) -> _PackedObjects:
     """Return what is no region to ignore."""
     boxes = [t.boxes.numpy() if t.ignore is None else t.boxes.numpy()[~t.ignore.numpy()] for t in targets]
     owners = np.repeat(np.arange(len(targets)), [len(some) for some in boxes])
     return np.concatenate([np.zeros((0, 4)), *boxes], dtype=np.float64), owners
 
 
-def _zoomed_out(photos: Floats, config: AugmentationConfig, generator: np.random.Generator) -> Floats:
+def _sample_zooms(photos: Floats, config: AugmentationConfig, generator: np.random.Generator) -> Floats:
     """Return the ground (B, 4) that each photo lies on, in pixels of the photo: the photo itself, or more around it."""
     sides = photos[:, 2:]
     zoomed = generator.random(len(photos)) < config.zoom_chance
@@ -87,32 +87,38 @@ def _zoomed_out(photos: Floats, config: AugmentationConfig, generator: np.random
     return np.concatenate([starts, starts + larger], axis=1)
 
 
-def _cropped(
-    grounds: Floats, photos: Floats, objects: Objects, config: AugmentationConfig, generator: np.random.Generator
+def _sample_crops(
+    canvases: Floats,
+    photos: Floats,
+    objects: _PackedObjects,
+    config: AugmentationConfig,
+    generator: np.random.Generator,
 ) -> Floats:
     """Return a crop (B, 4) of each ground that meets one of the overlaps, or the ground.
 
     They are asked for in random order, each once, so that this ends; the paper's code and torchvision draw anew, also
     what has failed, until one is met.
     """
-    crops, looking = grounds.copy(), np.arange(len(grounds))
-    overlaps = np.array([np.nan if overlap is None else overlap for overlap in config.overlaps])
-    for places in generator.permuted(np.tile(np.arange(len(overlaps)), (len(grounds), 1)), axis=1).T:
+    crops, looking = canvases.copy(), np.arange(len(canvases))
+    overlaps = np.array([np.nan if overlap is None else overlap for overlap in config.min_crop_ious])
+    for places in generator.permuted(np.tile(np.arange(len(overlaps)), (len(canvases), 1)), axis=1).T:
         looking = looking[~np.isnan(overlaps[places[looking]])]  # of the others, the whole ground is the crop
         if not len(looking):
             break
-        tried, allowed = _crops(grounds[looking], config, generator)
-        met = allowed & _meets(tried, photos[looking], _of(objects, looking), overlaps[places[looking]])
+        tried, allowed = _propose_crops(canvases[looking], config, generator)
+        met = allowed & _keeps_object(tried, photos[looking], _objects_of(objects, looking), overlaps[places[looking]])
         found, first = met.any(axis=1), met.argmax(axis=1)
         crops[looking[found]] = tried[found, first[found]]
         looking = looking[~found]
     return crops
 
 
-def _crops(grounds: Floats, config: AugmentationConfig, generator: np.random.Generator) -> tuple[Floats, Booleans]:
+def _propose_crops(
+    canvases: Floats, config: AugmentationConfig, generator: np.random.Generator
+) -> tuple[Floats, Booleans]:
     """Return crops (N, trials, 4) of whole pixels, and whether the settings allow their ratios (N, trials)."""
-    start, end = grounds[:, None, :2], grounds[:, None, 2:]
-    shape = (len(grounds), config.trials, 2)
+    start, end = canvases[:, None, :2], canvases[:, None, 2:]
+    shape = (len(canvases), config.trials, 2)
     sides = np.maximum(np.rint(generator.uniform(*config.crop_scale, shape) * (end - start)), 1)
     starts = start + np.floor(generator.random(shape) * (end - start - sides + 1))
     ratios = sides[..., 0] / sides[..., 1]
@@ -120,7 +126,7 @@ def _crops(grounds: Floats, config: AugmentationConfig, generator: np.random.Gen
     return np.concatenate([starts, starts + sides], axis=2), allowed
 
 
-def _of(objects: Objects, photos: Ints) -> Objects:
+def _objects_of(objects: _PackedObjects, photos: Ints) -> _PackedObjects:
     """Return the objects of some photos, which are told by their places among these."""
     boxes, owners = objects
     places = np.searchsorted(photos, owners).clip(max=len(photos) - 1)
@@ -128,7 +134,7 @@ def _of(objects: Objects, photos: Ints) -> Objects:
     return boxes[theirs], places[theirs]
 
 
-def _meets(crops: Floats, photos: Floats, objects: Objects, overlaps: Floats) -> Booleans:
+def _keeps_object(crops: Floats, photos: Floats, objects: _PackedObjects, min_ious: Floats) -> Booleans:
     """Return (N, trials) true for crops with an object whose centre they show and whose IoU with them is the overlap.
 
     Where there are no objects, a crop shows photo at its own centre: some of it may be ground, not all.
@@ -139,7 +145,7 @@ def _meets(crops: Floats, photos: Floats, objects: Objects, overlaps: Floats) ->
     met: Booleans = bare[:, None] & ((middles > 0) & (middles < photos[:, None, 2:])).all(axis=2)
     areas = (crops[..., 2] - crops[..., 0]) * (crops[..., 3] - crops[..., 1])
     sizes = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    able = sizes >= (overlaps * areas.min(axis=1))[owners]  # windows mostly are too small for any crop
+    able = sizes >= (min_ious * areas.min(axis=1))[owners]  # windows mostly are too small for any crop
     boxes, owners, sizes = boxes[able], owners[able], sizes[able, None]
     # An array a coordinate: along an axis of two or four numbers NumPy takes several times as long.
     left, top, right, bottom = np.ascontiguousarray(np.moveaxis(crops[owners], 2, 0))
@@ -151,21 +157,21 @@ def _meets(crops: Floats, photos: Floats, objects: Objects, overlaps: Floats) ->
     wide, high = np.minimum(right, xmax) - np.maximum(left, xmin), np.minimum(bottom, ymax) - np.maximum(top, ymin)
     common = np.maximum(wide, 0) * np.maximum(high, 0)
     iou = common / (areas[owners] + sizes - common)
-    np.logical_or.at(met, owners, shown & (iou >= overlaps[owners, None]))
+    np.logical_or.at(met, owners, shown & (iou >= min_ious[owners, None]))
     return met
 
 
-def _windows(photos: Floats, crops: Floats, input_size: tuple[int, int]) -> tuple[Floats, Floats]:
+def _to_windows(photos: Floats, crops: Floats, input_size: tuple[int, int]) -> tuple[Floats, Floats]:
     """Return the pixels of a photo that its crop shows, and of the input those that they fill, two or more a side."""
     start, end, sides = crops[:, :2], crops[:, 2:], np.array(input_size[::-1])
     first, last = np.maximum(start, 0), np.minimum(end, photos[:, 2:])
     scale = sides / (end - start)
-    drawn = np.minimum(np.rint((first - start) * scale), sides - LEAST_SIDE)
-    until = np.maximum(np.rint((last - start) * scale), drawn + LEAST_SIDE)
+    drawn = np.minimum(np.rint((first - start) * scale), sides - MIN_SIDE)
+    until = np.maximum(np.rint((last - start) * scale), drawn + MIN_SIDE)
     return np.concatenate([first, last], axis=1), np.concatenate([drawn, until], axis=1)
 
 
-def _colours(count: int, config: AugmentationConfig, generator: np.random.Generator) -> Floats:
+def _sample_colours(count: int, config: AugmentationConfig, generator: np.random.Generator) -> Floats:
     """Return the colour numbers of so many plans, (B, 5) in the order of `Plan`; chance leaves some out."""
     names = ("brightness", "brightness_added", "contrast", "saturation", "hue")
     low, high = np.array([getattr(config, name) for name in names]).T

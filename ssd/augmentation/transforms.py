@@ -16,10 +16,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ssd.containers import Target, unchecked
-from ssd.resize import check_resize, resize_batch, resizes_bytes, to_bytes
+from ssd.containers import Target, construct_unchecked
+from ssd.resize import check_resize, resize_batch, supports_uint8_resize, to_bytes
 
-__all__ = ["Plan", "apply_plans", "map_target", "map_targets"]
+__all__ = ["TransformPlan", "apply_plans", "map_target", "map_targets"]
 
 Rectangle = tuple[int, int, int, int]
 Floats = npt.NDArray[np.float64]
@@ -27,14 +27,16 @@ Floats = npt.NDArray[np.float64]
 LUMA: Final = np.array([0.299, 0.587, 0.114])
 # NTSC's I and Q; each sums to zero, so a grey has no chroma.
 CHROMA: Final = np.array([[0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
-_TO: Final = np.vstack([LUMA, CHROMA])
-_BACK: Final = np.linalg.inv(_TO)
-_GREY: Final = np.outer(_BACK[:, 0], LUMA)
-_QUARTER: Final = _BACK @ np.array([[0, 0, 0], [0, 0, 1], [0, -1, 0]]) @ _TO  # a turn from red towards yellow
+_RGB_TO_YIQ: Final = np.vstack([LUMA, CHROMA])
+_YIQ_TO_RGB: Final = np.linalg.inv(_RGB_TO_YIQ)
+_GREY_MATRIX: Final = np.outer(_YIQ_TO_RGB[:, 0], LUMA)
+_HUE_QUARTER_TURN: Final = (
+    _YIQ_TO_RGB @ np.array([[0, 0, 0], [0, 0, 1], [0, -1, 0]]) @ _RGB_TO_YIQ
+)  # a turn from red towards yellow
 
 
 @dataclass(frozen=True)
-class Plan:
+class TransformPlan:
     """How one photo is drawn into one input.
 
     Attributes:
@@ -43,7 +45,7 @@ class Plan:
         input_size: (height, width) of the input.
         flip: true where the photo is drawn mirrored, left for right, in the same destination.
         fill: red, green and blue of the input around the destination; the colour numbers do not touch it.
-        smallest: a box with a side below it, in pixels of the input, becomes ignored rather than an object.
+        min_side: a box with a side below it, in pixels of the input, becomes ignored rather than an object.
         brightness: factor of all channels.
         brightness_added: grey levels added to all channels.
         contrast: factor of the distance from the mean grey of what is seen of the photo.
@@ -56,7 +58,7 @@ class Plan:
     input_size: tuple[int, int]
     flip: bool = False
     fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    smallest: float = 0.0
+    min_side: float = 0.0
     brightness: float = 1.0
     brightness_added: float = 0.0
     contrast: float = 1.0
@@ -78,7 +80,7 @@ class Plan:
         return factors != (1.0, 1.0, 1.0) or (self.brightness_added, self.hue) != (0.0, 0.0)
 
 
-def apply_plans(photos: Sequence[Tensor] | Tensor, plans: Sequence[Plan]) -> Tensor:
+def apply_plans(photos: Sequence[Tensor] | Tensor, plans: Sequence[TransformPlan]) -> Tensor:
     """Return the inputs (B, 3, height, width), float32 RGB 0..255, of uint8 photos (3, H, W) of any sizes.
 
     The work is done, and the inputs lie, where the photos lie; a GPU is never waited for. The memory format is the
@@ -90,16 +92,16 @@ def apply_plans(photos: Sequence[Tensor] | Tensor, plans: Sequence[Plan]) -> Ten
             f"Photos and plans are as many, one at least, for one input size; got {len(photos)} photos and "
             f"{len(plans)} plans for {sizes}."
         )
-    kind = torch.uint8 if resizes_bytes(photos[0].device) else torch.float32
+    kind = torch.uint8 if supports_uint8_resize(photos[0].device) else torch.float32
     drawn = photos[0].new_zeros((len(plans), 3, *plans[0].input_size), dtype=kind)
     for canvas, photo, plan in zip(drawn, photos, plans, strict=True):
-        _draw(canvas, photo, plan)
+        _paste(canvas, photo, plan)
     # Of floats all photos are rounded at once: few steps, each of which a GPU is told by Python.
     inputs = to_bytes(drawn) if drawn.is_floating_point() else drawn.float()
-    return _fill_around(_recolour(inputs, plans) if any(plan.recolours for plan in plans) else inputs, plans)
+    return _fill_margins(_recolour(inputs, plans) if any(plan.recolours for plan in plans) else inputs, plans)
 
 
-def map_target(target: Target, plan: Plan) -> Target:
+def map_target(target: Target, plan: TransformPlan) -> Target:
     """Return what the drawn input should show: boxes clipped to what is seen of the photo, in pixels of the input.
 
     An object stays where its centre is seen, a region to ignore where any of it is. No box is left without a size.
@@ -107,7 +109,7 @@ def map_target(target: Target, plan: Plan) -> Target:
     return map_targets([target], [plan])[0]
 
 
-def map_targets(targets: Sequence[Target], plans: Sequence[Plan]) -> list[Target]:
+def map_targets(targets: Sequence[Target], plans: Sequence[TransformPlan]) -> list[Target]:
     """Return what `map_target` does, of many at once.
 
     As arrays of all boxes: of the few boxes of one photo, Python would take longer than the arithmetic.
@@ -115,27 +117,27 @@ def map_targets(targets: Sequence[Target], plans: Sequence[Plan]) -> list[Target
     counts = [len(target.boxes) for target in targets]
     boxes = np.concatenate([target.boxes.numpy() for target in targets]).astype(np.float64)
     labels = np.concatenate([target.labels.numpy() for target in targets])
-    ignore = np.concatenate([_ignored(target) for target in targets])
+    ignore = np.concatenate([_ignore_mask(target) for target in targets])
     sources, destinations = (
         np.array([getattr(plan, name) for plan in plans], dtype=np.float64).repeat(counts, axis=0)
         for name in ("source", "destination")
     )
-    flips, smallest = (np.array([getattr(p, name) for p in plans]).repeat(counts) for name in ("flip", "smallest"))
+    flips, min_sides = (np.array([getattr(p, name) for p in plans]).repeat(counts) for name in ("flip", "min_side"))
     mapped = _map_boxes(boxes, sources, destinations, flips)
     sides = np.minimum(mapped[:, 2] - mapped[:, 0], mapped[:, 3] - mapped[:, 1])
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     seen = ((sources[:, :2] < centres) & (centres < sources[:, 2:])).all(axis=1)
     kept = (sides > 0) & (ignore | seen)
     sizes = [int(some.sum()) for some in np.split(kept, np.cumsum(counts)[:-1])]
-    parts = (mapped[kept], labels[kept], (ignore | (sides < smallest))[kept])
+    parts = (mapped[kept], labels[kept], (ignore | (sides < min_sides))[kept])
     split = (torch.split(torch.from_numpy(part), sizes) for part in parts)
     return [
-        unchecked(Target, boxes=some, labels=their, ignore=ignored, labelled=target.labelled)
+        construct_unchecked(Target, boxes=some, labels=their, ignore=ignored, labelled=target.labelled)
         for target, some, their, ignored in zip(targets, *split, strict=True)
     ]
 
 
-def _ignored(target: Target) -> npt.NDArray[np.bool_]:
+def _ignore_mask(target: Target) -> npt.NDArray[np.bool_]:
     return np.zeros(len(target.boxes), dtype=np.bool_) if target.ignore is None else target.ignore.numpy()
 
 
@@ -154,7 +156,7 @@ def _map_boxes(
     return np.concatenate([to_start + low, to_start + high], axis=1).astype(np.float32)
 
 
-def _draw(canvas: Tensor, photo: Tensor, plan: Plan) -> None:
+def _paste(canvas: Tensor, photo: Tensor, plan: TransformPlan) -> None:
     """Draw the photo, resampled and in its own colours, into a canvas (3, height, width)."""
     (left, top, right, bottom), (x0, y0, x1, y1) = plan.source, plan.destination
     if right > photo.shape[-1] or bottom > photo.shape[-2]:
@@ -165,7 +167,7 @@ def _draw(canvas: Tensor, photo: Tensor, plan: Plan) -> None:
     canvas[:, y0:y1, x0:x1] = window.flip(-1) if plan.flip else window
 
 
-def _recolour(drawn: Tensor, plans: Sequence[Plan]) -> Tensor:
+def _recolour(inputs: Tensor, plans: Sequence[TransformPlan]) -> Tensor:
     """Return pictures (B, 3, H, W) in their new colours, 0..255: one affine map of red, green and blue for each.
 
     The mean grey that contrast turns around is taken over the destination; the canvas around it is black.
@@ -174,13 +176,13 @@ def _recolour(drawn: Tensor, plans: Sequence[Plan]) -> Tensor:
     areas = np.array([(p.destination[2] - p.destination[0]) * (p.destination[3] - p.destination[1]) for p in plans])
     matrices, around = _colour_matrices(*numbers.T[[0, 2, 3, 4]])
     weights = np.outer(around / areas, LUMA)
-    matrix, weight, added = (_sent(array, drawn) for array in (matrices, weights, numbers[:, 1]))
-    offset = (drawn.sum(dim=(2, 3)) * weight).sum(dim=1) + added
-    with _whole_precision(drawn.device):
-        return torch.baddbmm(offset[:, None, None], matrix, drawn.flatten(2)).clamp_(0, 255).view_as(drawn)
+    matrix, weight, added = (_send(array, inputs) for array in (matrices, weights, numbers[:, 1]))
+    offset = (inputs.sum(dim=(2, 3)) * weight).sum(dim=1) + added
+    with _full_precision(inputs.device):
+        return torch.baddbmm(offset[:, None, None], matrix, inputs.flatten(2)).clamp_(0, 255).view_as(inputs)
 
 
-def _whole_precision(device: torch.device) -> AbstractContextManager[None]:
+def _full_precision(device: torch.device) -> AbstractContextManager[None]:
     """Return a context without autocast: half the bits would round greys to whole numbers."""
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
@@ -196,22 +198,24 @@ def _colour_matrices(brightness: Floats, contrast: Floats, saturation: Floats, h
     clipped in between; here only the end is clipped.)
     """
     angle = 2 * np.pi * hue[:, None, None]
-    turned = saturation[:, None, None] * (np.cos(angle) * (np.eye(3) - _GREY) + np.sin(angle) * _QUARTER)
-    return (brightness * contrast)[:, None, None] * (_GREY + turned), brightness * (1 - contrast)
+    turned = saturation[:, None, None] * (
+        np.cos(angle) * (np.eye(3) - _GREY_MATRIX) + np.sin(angle) * _HUE_QUARTER_TURN
+    )
+    return (brightness * contrast)[:, None, None] * (_GREY_MATRIX + turned), brightness * (1 - contrast)
 
 
-def _fill_around(inputs: Tensor, plans: Sequence[Plan]) -> Tensor:
+def _fill_margins(inputs: Tensor, plans: Sequence[TransformPlan]) -> Tensor:
     """Return the inputs with each plan's fill around its destination."""
     height, width = plans[0].input_size
     if all(plan.destination == (0, 0, width, height) for plan in plans):
         return inputs
-    numbers = _sent(np.array([(*plan.destination, *plan.fill) for plan in plans]), inputs)
+    numbers = _send(np.array([(*plan.destination, *plan.fill) for plan in plans]), inputs)
     left, top, right, bottom = numbers[:, :4, None].unbind(dim=1)
     x, y = (torch.arange(side, device=inputs.device) for side in (width, height))
     seen = ((left <= x) & (x < right))[:, None, None, :] & ((top <= y) & (y < bottom))[:, None, :, None]
     return torch.where(seen, inputs, numbers[:, 4:, None, None])
 
 
-def _sent(array: Floats, beside: Tensor) -> Tensor:
-    """Return the numbers as float32 where `beside` lies, without waiting for it."""
-    return torch.from_numpy(array.astype(np.float32)).to(beside.device, non_blocking=True)
+def _send(array: Floats, like: Tensor) -> Tensor:
+    """Return the numbers as float32 where `like` lies, without waiting for it."""
+    return torch.from_numpy(array.astype(np.float32)).to(like.device, non_blocking=True)

@@ -6,14 +6,14 @@ with `layout=512` maps of 64, 32, 16, 8, 4, 2 and 1, so that priors fit any of t
 
 from __future__ import annotations
 
-from ssd.backbones.backbone import NAMES, Backbone, BackboneConfig
+from ssd.backbones.backbone import BACKBONE_NAMES, Backbone, BackboneConfig
 from ssd.backbones.mobile import MobileNetV2, Tiny
-from ssd.backbones.vgg16 import VGG16, decimated_classifier
+from ssd.backbones.vgg16 import VGG16, decimate_classifier
 
-__all__ = ["NAMES", "Backbone", "BackboneConfig", "decimated_classifier", "make_backbone"]
+__all__ = ["BACKBONE_NAMES", "Backbone", "BackboneConfig", "decimate_classifier", "make_backbone"]
 
 
 def make_backbone(config: BackboneConfig) -> Backbone:
     """Return the network of a config, its weights drawn from torch's generator."""
-    makers = dict(zip(NAMES, (VGG16, MobileNetV2, Tiny), strict=True))
+    makers = dict(zip(BACKBONE_NAMES, (VGG16, MobileNetV2, Tiny), strict=True))
     return makers[config.name](config)

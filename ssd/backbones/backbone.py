@@ -8,11 +8,11 @@ from typing import Final, Literal
 
 from torch import Tensor, nn
 
-__all__ = ["EXTRAS", "NAMES", "Backbone", "BackboneConfig", "draw_normal", "kaiming", "xavier"]
+__all__ = ["BACKBONE_NAMES", "EXTRA_LAYERS", "Backbone", "BackboneConfig", "init_kaiming", "init_normal", "init_xavier"]
 
-NAMES: Final = ("vgg16", "mobilenet_v2", "tiny")
+BACKBONE_NAMES: Final = ("vgg16", "mobilenet_v2", "tiny")
 # Stride, kernel and padding of the extra maps, after the one of stride 16: the paper's SSD300, and its SSD512.
-EXTRAS: Final = {
+EXTRA_LAYERS: Final = {
     300: ((2, 3, 1), (2, 3, 1), (1, 3, 0), (1, 3, 0)),
     512: ((2, 3, 1), (2, 3, 1), (2, 3, 1), (2, 3, 1), (1, 4, 1)),
 }
@@ -36,10 +36,10 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sources", tuple(self.sources))
-        if self.name not in NAMES:
-            raise ValueError(f"The backbones are {', '.join(NAMES)}; got {self.name!r}.")
-        if self.layout not in EXTRAS:
-            raise ValueError(f"The layouts are {', '.join(map(str, EXTRAS))}; got {self.layout!r}.")
+        if self.name not in BACKBONE_NAMES:
+            raise ValueError(f"The backbones are {', '.join(BACKBONE_NAMES)}; got {self.name!r}.")
+        if self.layout not in EXTRA_LAYERS:
+            raise ValueError(f"The layouts are {', '.join(map(str, EXTRA_LAYERS))}; got {self.layout!r}.")
         if self.fusion not in {None, "concat"} or (self.fusion and self.name != "vgg16"):
             raise ValueError(f"The fusion of vgg16 is 'concat' or none, others have none; got {self.fusion!r}.")
 
@@ -50,21 +50,23 @@ class Backbone(nn.Module):
     Attributes:
         names: The maps that `forward` gives, finest first.
         channels: The channels of each.
-        known: All maps that it could give: of strides 4, 8 and 16, then those of the extra layers.
+        source_names: All maps that it could give: of strides 4, 8 and 16, then those of the extra layers.
     """
 
     names: tuple[str, ...]
     channels: tuple[int, ...]
-    known: tuple[str, ...]
+    source_names: tuple[str, ...]
 
-    def __init__(self, config: BackboneConfig, known: Mapping[str, int], optional: str) -> None:
+    def __init__(self, config: BackboneConfig, map_channels: Mapping[str, int], optional: str) -> None:
         """Choose the maps to give: those asked for, else all of the known (name to channels) but the optional one."""
         super().__init__()
-        chosen = config.sources or tuple(name for name in known if name != optional)
-        if list(chosen) != [name for name in known if name in chosen]:
-            raise ValueError(f"The maps to predict from are some of {', '.join(known)}, in this order; got {chosen}.")
-        self.names, self.channels = chosen, tuple(known[name] for name in chosen)
-        self.known, self.layout = tuple(known), config.layout
+        chosen = config.sources or tuple(name for name in map_channels if name != optional)
+        if list(chosen) != [name for name in map_channels if name in chosen]:
+            raise ValueError(
+                f"The maps to predict from are some of {', '.join(map_channels)}, in this order; got {chosen}."
+            )
+        self.names, self.channels = chosen, tuple(map_channels[name] for name in chosen)
+        self.source_names, self.layout = tuple(map_channels), config.layout
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the maps named by `names`, each (B, channels, rows, columns), of normalised images (B, 3, H, W)."""
@@ -77,13 +79,13 @@ class Backbone(nn.Module):
 
     def grid(self, input_size: tuple[int, int]) -> list[tuple[int, int]]:
         """Return the (rows, columns) of each map of an input (height, width)."""
-        rows, columns = (dict(zip(self.known, self._cells(side), strict=True)) for side in input_size)
+        rows, columns = (dict(zip(self.source_names, self._cells(side), strict=True)) for side in input_size)
         return [(rows[name], columns[name]) for name in self.names]
 
     def _cells(self, side: int) -> list[int]:
         """Return the cells along a side of the input of each known map."""
         cells = list(self.trunk_cells(side))
-        for stride, kernel, padding in EXTRAS[self.layout]:
+        for stride, kernel, padding in EXTRA_LAYERS[self.layout]:
             cells.append((cells[-1] + 2 * padding - kernel) // stride + 1)
         return cells
 
@@ -91,12 +93,12 @@ class Backbone(nn.Module):
         """Return the cells along a side of the input of the maps of strides 4, 8 and 16."""
         raise NotImplementedError
 
-    def _depth(self, extras: Sequence[str]) -> int:
+    def _count_extras(self, extras: Sequence[str]) -> int:
         """Return how many of the extra layers are needed: those up to the last map that is predicted from."""
         return max((number for number, name in enumerate(extras, start=1) if name in self.names), default=0)
 
 
-def xavier(module: nn.Module) -> None:
+def init_xavier(module: nn.Module) -> None:
     """Draw the weights of a convolution as the paper does; its bias becomes 0."""
     if isinstance(module, nn.Conv2d):
         nn.init.xavier_uniform_(module.weight)
@@ -104,15 +106,15 @@ def xavier(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def kaiming(module: nn.Module) -> None:
+def init_kaiming(module: nn.Module) -> None:
     """Draw the weights of a convolution that a rectifier follows; its bias becomes 0."""
     if isinstance(module, nn.Conv2d):
-        draw_normal(module.weight, "fan_out")
+        init_normal(module.weight, "fan_out")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
 
-def draw_normal(weight: Tensor, mode: Literal["fan_in", "fan_out"]) -> None:
+def init_normal(weight: Tensor, mode: Literal["fan_in", "fan_out"]) -> None:
     """Draw the weights of a convolution by Kaiming's rule, if they have a place."""
     if not weight.is_meta:  # or PyTorch would import its compiler to draw nothing, which takes longer than all the rest
         nn.init.kaiming_normal_(weight, mode=mode, nonlinearity="relu")

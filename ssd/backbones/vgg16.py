@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d, normalize, relu
 
-from ssd.backbones.backbone import EXTRAS, Backbone, BackboneConfig, kaiming, xavier
+from ssd.backbones.backbone import EXTRA_LAYERS, Backbone, BackboneConfig, init_kaiming, init_xavier
 
-__all__ = ["VGG16", "Concatenation", "L2Norm", "decimated_classifier"]
+__all__ = ["VGG16", "Concatenation", "L2Norm", "decimate_classifier"]
 
 BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 
@@ -19,7 +19,7 @@ class VGG16(Backbone):
     """VGG-16 with atrous fc6 and fc7 in place of the classifier, and the paper's extra layers behind them."""
 
     def __init__(self, config: BackboneConfig) -> None:
-        widths = [512, *[256] * (len(EXTRAS[config.layout]) - 1)]
+        widths = [512, *[256] * (len(EXTRA_LAYERS[config.layout]) - 1)]
         extras = {f"conv{number}_2": width for number, width in enumerate(widths, start=8)}
         super().__init__(config, {"conv3_3": 256, "conv4_3": 512, "fc7": 1024, **extras}, optional="conv3_3")
         channels = 3
@@ -27,17 +27,17 @@ class VGG16(Backbone):
             for layer in range(1, layers + 1):
                 self.add_module(f"conv{block}_{layer}", nn.Conv2d(channels, width, 3, padding=1))
                 channels = width
-        self.apply(kaiming)
+        self.apply(init_kaiming)
         behind = {"fc6": nn.Conv2d(512, 1024, 3, padding=6, dilation=6), "fc7": nn.Conv2d(1024, 1024, 1)}
         channels = 1024
-        for number, width in enumerate(widths[: self._depth(list(extras))]):
-            stride, kernel, padding = EXTRAS[config.layout][number]
+        for number, width in enumerate(widths[: self._count_extras(list(extras))]):
+            stride, kernel, padding = EXTRA_LAYERS[config.layout][number]
             behind[f"conv{number + 8}_1"] = nn.Conv2d(channels, width // 2, 1)
             behind[f"conv{number + 8}_2"] = nn.Conv2d(width // 2, width, kernel, stride, padding)
             channels = width
         for name, added in behind.items():
-            self.add_module(name, added.apply(xavier))
-        self.behind = tuple(behind)
+            self.add_module(name, added.apply(init_xavier))
+        self.tail_names = tuple(behind)
         self.norm3 = L2Norm(256) if "conv3_3" in self.names else None
         self.norm4 = Concatenation() if config.fusion else L2Norm(512)
 
@@ -56,14 +56,14 @@ class VGG16(Backbone):
                 features = relu(self.get_submodule(f"conv{number}_{layer}")(features), inplace=True)
             blocks.append(features)
         maps = {} if self.norm3 is None else {"conv3_3": self.norm3(blocks[2])}
-        maps["conv4_3"] = self.norm4(blocks[3], blocks[4]) if self.fused else self.norm4(blocks[3])
+        maps["conv4_3"] = self.norm4(blocks[3], blocks[4]) if self.has_fusion else self.norm4(blocks[3])
         features = max_pool2d(features, 3, stride=1, padding=1)
-        for name in self.behind:
+        for name in self.tail_names:
             maps[name] = features = relu(self.get_submodule(name)(features), inplace=True)
         return maps
 
     @property
-    def fused(self) -> bool:
+    def has_fusion(self) -> bool:
         """Whether conv4_3 is joined with conv5_3."""
         return isinstance(self.norm4, Concatenation)
 
@@ -93,7 +93,7 @@ class Concatenation(nn.Module):
         self.coarse = nn.Conv2d(channels, channels, 3, padding=1)
         self.fine_norm, self.coarse_norm = L2Norm(channels, 20.0), L2Norm(channels, 10.0)
         self.mix = nn.Conv2d(2 * channels, channels, 1)
-        self.apply(xavier)
+        self.apply(init_xavier)
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """Return the joined features, of the size of `fine`."""
@@ -102,7 +102,7 @@ class Concatenation(nn.Module):
         return relu(self.mix(torch.cat(both, dim=1)))
 
 
-def decimated_classifier(classifier: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def decimate_classifier(classifier: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return fc6 and fc7 of `VGG16` from the first two layers of a VGG classifier (section 3 of the paper).
 
     Of fc6's 7x7 every third place is kept, which the dilation puts back in place; of 4096 channels every fourth.

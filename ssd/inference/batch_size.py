@@ -7,35 +7,35 @@ import time
 import torch
 from torch import Tensor
 
-from ssd.inference.stream import Network
+from ssd.inference.stream import BatchedModel
 
 __all__ = ["best_batch"]
 
 # What is tried on a GPU; a larger batch must be so much faster to be worth its memory.
-BATCHES, WORTH = (16, 32, 64, 128, 256), 1.03
+BATCH_SIZES, MIN_SPEEDUP = (16, 32, 64, 128, 256), 1.03
 
 
 CPU_BATCH = 3  # with four, the widest layer of MobileNetV2 is more than what `ssd.memory` keeps
 
 
-def best_batch(network: Network, inputs: Tensor) -> int:
+def best_batch(network: BatchedModel, inputs: Tensor) -> int:
     """Return how many photos at once are fastest, tried out on a GPU with copies of the first of some rows."""
     if network.device.type == "cpu":
         return CPU_BATCH
-    best, fewest = BATCHES[0], float("inf")
-    for batch in BATCHES:
+    best, fewest = BATCH_SIZES[0], float("inf")
+    for batch in BATCH_SIZES:
         try:
-            seconds = _seconds(network, inputs[:1].repeat(batch, 1, 1, 1)) / batch
+            seconds = _time_batch(network, inputs[:1].repeat(batch, 1, 1, 1)) / batch
         except torch.OutOfMemoryError:
             break
-        if seconds * WORTH > fewest:
+        if seconds * MIN_SPEEDUP > fewest:
             break
         best, fewest = batch, seconds
     torch.cuda.empty_cache()
     return best
 
 
-def _seconds(network: Network, inputs: Tensor, rounds: int = 3) -> float:
+def _time_batch(network: BatchedModel, inputs: Tensor, rounds: int = 3) -> float:
     """Return what a batch takes, after once to get warm."""
     network.outputs(inputs)
     torch.cuda.synchronize(network.device)

@@ -15,7 +15,7 @@ from ssd.decoding import Decoder
 from ssd.model import SSD
 from ssd.resize import resize_photo
 
-__all__ = ["Detector", "runs_bfloat16"]
+__all__ = ["Detector", "supports_bfloat16"]
 
 
 class Detector:
@@ -26,10 +26,10 @@ class Detector:
     """
 
     def __init__(self, bundle: Bundle, device: str | torch.device = "cpu", bfloat16: bool | None = None) -> None:
-        half = runs_bfloat16(device) if bfloat16 is None else bfloat16
+        half = supports_bfloat16(device) if bfloat16 is None else bfloat16
         self.device, self.dtype = torch.device(device), torch.bfloat16 if half else torch.float32
         self.input_size = bundle.model.config.priors.input_size
-        model = _folded(copy.deepcopy(bundle.model).eval())
+        model = _fold_batch_norm(copy.deepcopy(bundle.model).eval())
         model = model.to(self.device, self.dtype)
         self.model: SSD = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.decoder = Decoder(bundle.model.config.priors, bundle.decode).to(self.device)
@@ -39,7 +39,7 @@ class Detector:
         if not photos:
             return []
         outputs = self.outputs(torch.cat([self.inputs_of(photo) for photo in photos]))
-        return self.found(outputs, [(photo.shape[-2], photo.shape[-1]) for photo in photos])
+        return self.detections_of(outputs, [(photo.shape[-2], photo.shape[-1]) for photo in photos])
 
     def inputs_of(self, photo: Tensor) -> Tensor:
         """Return a photo as the network takes it, uint8 (1, 3, height, width)."""
@@ -58,25 +58,25 @@ class Detector:
         offsets, logits = self.model(images)
         return offsets, logits
 
-    def found(self, outputs: tuple[Tensor, Tensor], sizes: Sequence[tuple[int, int]]) -> list[Detections]:
+    def detections_of(self, outputs: tuple[Tensor, Tensor], sizes: Sequence[tuple[int, int]]) -> list[Detections]:
         """Return the detections of a batch in pixels of photos of these sizes (height, width)."""
-        return self.scaled(self.decoder(*outputs), sizes)
+        return self.scale_to_photos(self.decoder(*outputs), sizes)
 
-    def scaled(self, found: Sequence[Detections], sizes: Sequence[tuple[int, int]]) -> list[Detections]:
+    def scale_to_photos(self, detections: Sequence[Detections], sizes: Sequence[tuple[int, int]]) -> list[Detections]:
         """Return detections in pixels of the input as such in pixels of photos of these sizes (height, width)."""
-        if not found:
+        if not detections:
             return []
         height, width = self.input_size
-        counts = [len(one) for one in found]
+        counts = [len(one) for one in detections]
         photos = torch.tensor([[w, h] * 2 for h, w in sizes]).repeat_interleave(torch.tensor(counts), dim=0)
         boxes, labels, scores = (
-            torch.cat([getattr(one, name) for one in found]) for name in ("boxes", "labels", "scores")
+            torch.cat([getattr(one, name) for one in detections]) for name in ("boxes", "labels", "scores")
         )
         # Multiplied before divided, so that a box that ends with the input ends exactly with the photo.
-        return Detections.apart(boxes * photos / torch.tensor([width, height] * 2), labels, scores, counts)
+        return Detections.split(boxes * photos / torch.tensor([width, height] * 2), labels, scores, counts)
 
 
-def runs_bfloat16(device: str | torch.device) -> bool:
+def supports_bfloat16(device: str | torch.device) -> bool:
     """Return whether a device multiplies bfloat16 in hardware; of processors, those of x86 are known."""
     if torch.device(device).type == "cpu":
         # What MKLDNN calls supported it also emulates, on any AVX-512; and builds for other processors lack it.
@@ -84,7 +84,7 @@ def runs_bfloat16(device: str | torch.device) -> bool:
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def _folded(model: SSD) -> SSD:
+def _fold_batch_norm(model: SSD) -> SSD:
     """Return the model with every batch norm that follows a convolution made part of it."""
     for layers in [module for module in model.modules() if isinstance(module, nn.Sequential)]:
         for place in range(len(layers) - 1):

@@ -17,20 +17,20 @@ from torch import Tensor
 
 from ssd.containers import Detections
 
-__all__ = ["Found", "Network", "Read", "Stream"]
+__all__ = ["BatchedModel", "InferenceStream", "LoadedPhoto", "StreamResult"]
 
 Item = TypeVar("Item")
 Outputs = tuple[Tensor, Tensor]
 Size = tuple[int, int]
 
 # Batches that are read ahead of the network, so that one slow file does not stop it.
-AHEAD = 3
+READ_AHEAD_BATCHES = 3
 # Batches whose results are not waited for: while one is computed, a GPU has the next to go on with.
-LATE = 2
+GPU_PIPELINE_DEPTH = 2
 
 
 @dataclass(frozen=True)
-class Read:
+class LoadedPhoto:
     """A photo as it was read.
 
     Attributes:
@@ -43,7 +43,7 @@ class Read:
 
 
 @dataclass(frozen=True)
-class Found(Generic[Item]):
+class StreamResult(Generic[Item]):
     """What became of an item: its photo's size and detections, or what was wrong with it."""
 
     item: Item
@@ -52,7 +52,7 @@ class Found(Generic[Item]):
     error: Exception | None = None
 
 
-class Network(Protocol):
+class BatchedModel(Protocol):
     """What a stream runs: `ssd.Detector`, or whatever stands in for it."""
 
     device: torch.device
@@ -63,12 +63,12 @@ class Network(Protocol):
     def outputs(self, inputs: Tensor) -> Outputs:
         """Return what the network says of a batch; a GPU is not waited for."""
 
-    def found(self, outputs: Outputs, sizes: Sequence[Size]) -> list[Detections]:
+    def detections_of(self, outputs: Outputs, sizes: Sequence[Size]) -> list[Detections]:
         """Return the detections of photos of these sizes (height, width), in their pixels."""
 
 
 @dataclass(frozen=True)
-class _Prepared(Generic[Item]):
+class _PreparedItem(Generic[Item]):
     """An item on its way: what the network gets, or what was wrong."""
 
     item: Item
@@ -82,36 +82,38 @@ class _Prepared(Generic[Item]):
         return 1 if self.inputs is None else len(self.inputs)
 
 
-class Stream(Generic[Item]):
+class InferenceStream(Generic[Item]):
     """A network that waits for nothing while there are threads enough to read for it.
 
     Args:
         network: What finds.
         read: Returns an item's photo; what it raises is told in the item's place.
-        readers: Threads that read, decode and resize.
+        reader_threads: Threads that read, decode and resize.
         batch: Rows that go through the network at once: photos, where each is one row.
     """
 
-    def __init__(self, network: Network, read: Callable[[Item], Read], readers: int, batch: int) -> None:
-        self.network, self.read, self.readers, self.batch = network, read, readers, batch
+    def __init__(
+        self, network: BatchedModel, read: Callable[[Item], LoadedPhoto], reader_threads: int, batch: int
+    ) -> None:
+        self.network, self.read, self.reader_threads, self.batch = network, read, reader_threads, batch
         # Results of one batch are made while the next is computed, which on a GPU takes a stream of its own.
-        self.side = _side(network.device, get_ident()) if network.device.type == "cuda" else None
+        self.side_stream = _side_stream(network.device, get_ident()) if network.device.type == "cuda" else None
 
-    def __call__(self, items: Iterable[Item]) -> Iterator[Found[Item]]:
+    def __call__(self, items: Iterable[Item]) -> Iterator[StreamResult[Item]]:
         """Yield what became of each item, in their order."""
-        with ThreadPoolExecutor(self.readers, "read") as readers, ThreadPoolExecutor(1, "found") as results:
-            pending: deque[Future[list[Found[Item]]]] = deque()
+        with ThreadPoolExecutor(self.reader_threads, "read") as readers, ThreadPoolExecutor(1, "found") as results:
+            pending: deque[Future[list[StreamResult[Item]]]] = deque()
             for part in self._batches(readers, items):
                 outputs, ready = self._outputs([one.inputs for one in part if one.inputs is not None])
-                pending.append(results.submit(self._found, part, outputs, ready))
-                if len(pending) > LATE:
+                pending.append(results.submit(self._results_of, part, outputs, ready))
+                if len(pending) > GPU_PIPELINE_DEPTH:
                     yield from pending.popleft().result()
             for future in pending:
                 yield from future.result()
 
-    def _batches(self, pool: ThreadPoolExecutor, items: Iterable[Item]) -> Iterator[list[_Prepared[Item]]]:
+    def _batches(self, pool: ThreadPoolExecutor, items: Iterable[Item]) -> Iterator[list[_PreparedItem[Item]]]:
         """Yield items as they were read, a batch of rows at a time."""
-        part: list[_Prepared[Item]] = []
+        part: list[_PreparedItem[Item]] = []
         rows = 0
         for one in self._read_ahead(pool, items):
             part.append(one)
@@ -122,93 +124,97 @@ class Stream(Generic[Item]):
         if part:
             yield part
 
-    def _read_ahead(self, pool: ThreadPoolExecutor, items: Iterable[Item]) -> Iterator[_Prepared[Item]]:
+    def _read_ahead(self, pool: ThreadPoolExecutor, items: Iterable[Item]) -> Iterator[_PreparedItem[Item]]:
         """Yield items as they were read, with more of them always under way.
 
         A task reads several where a batch is large: handing over is Python, which one thread does at a time.
         """
-        source, chunk = iter(items), max(self.batch // (2 * self.readers), 1)
-        tasks: deque[Future[list[_Prepared[Item]]]] = deque()
-        most = self.readers  # until it is known how many rows a photo has
+        source, chunk = iter(items), max(self.batch // (2 * self.reader_threads), 1)
+        tasks: deque[Future[list[_PreparedItem[Item]]]] = deque()
+        most = self.reader_threads  # until it is known how many rows a photo has
         while True:
             while len(tasks) < most and (taken := list(islice(source, chunk))):
-                tasks.append(pool.submit(lambda some: [self._prepared(one) for one in some], taken))
+                tasks.append(pool.submit(lambda some: [self._prepare(one) for one in some], taken))
             if not tasks:
                 return
             read = tasks.popleft().result()
-            most = max(AHEAD * self.batch // sum(one.rows for one in read), self.readers)
+            most = max(READ_AHEAD_BATCHES * self.batch // sum(one.rows for one in read), self.reader_threads)
             yield from read
 
-    def _prepared(self, item: Item) -> _Prepared[Item]:
+    def _prepare(self, item: Item) -> _PreparedItem[Item]:
         try:
-            with _short_of_memory():
+            with _translate_memory_errors():
                 read = self.read(item)
-                return _Prepared(item, read.size, self.network.inputs_of(read.photo))
+                return _PreparedItem(item, read.size, self.network.inputs_of(read.photo))
         except MemoryError:  # may be the fault of a photo that is read beside this one
             raise
         except Exception as error:  # whatever is wrong with one photo is told in its place
-            return _Prepared(item, error=error)
+            return _PreparedItem(item, error=error)
 
     def _outputs(self, inputs: list[Tensor]) -> tuple[Outputs | None, torch.cuda.Event | None]:
         """Return what the network says, and on a GPU the event that tells when it is there."""
         if not inputs:
             return None, None
-        rows, on_gpu = sum(map(len, inputs)), self.side is not None
+        rows, on_gpu = sum(map(len, inputs)), self.side_stream is not None
         whole = torch.cat(inputs, out=inputs[0].new_empty((rows, *inputs[0].shape[1:]), pin_memory=on_gpu))
         if not on_gpu:
-            return self._in_turn(whole), None
-        outputs, ready = self._in_turn(whole), torch.cuda.Event()  # type: ignore[no-untyped-call]
+            return self._run_sequentially(whole), None
+        outputs, ready = self._run_sequentially(whole), torch.cuda.Event()  # type: ignore[no-untyped-call]
         ready.record(torch.cuda.current_stream(self.network.device))
         return outputs, ready
 
-    def _in_turn(self, inputs: Tensor) -> Outputs:
+    def _run_sequentially(self, inputs: Tensor) -> Outputs:
         """Return what the network says of rows that may be more than a batch, where photos have several.
 
         A batch that there is no memory for is halved, and so are those that follow.
         """
         try:
-            with _short_of_memory():
+            with _translate_memory_errors():
                 parts = [self.network.outputs(part) for part in torch.split(inputs, self.batch)]
         except MemoryError:
             if self.batch == 1:
                 raise
             self.batch //= 2
             torch.cuda.empty_cache()  # nothing where no GPU was used
-            return self._in_turn(inputs)
+            return self._run_sequentially(inputs)
         offsets, logits = zip(*parts, strict=True)
         return (torch.cat(offsets), torch.cat(logits)) if len(parts) > 1 else parts[0]
 
-    def _found(
-        self, part: list[_Prepared[Item]], outputs: Outputs | None, ready: torch.cuda.Event | None
-    ) -> list[Found[Item]]:
+    def _results_of(
+        self, part: list[_PreparedItem[Item]], outputs: Outputs | None, ready: torch.cuda.Event | None
+    ) -> list[StreamResult[Item]]:
         sizes = [one.size for one in part if one.size is not None]
         detections: Iterator[Detections] = iter(())
         if outputs is not None:
-            with _short_of_memory(), self._aside(outputs, ready):
-                detections = iter(self.network.found(outputs, sizes))
+            with _translate_memory_errors(), self._collect_on_side_stream(outputs, ready):
+                detections = iter(self.network.detections_of(outputs, sizes))
         return [
-            Found(one.item, one.size, next(detections)) if one.error is None else Found(one.item, error=one.error)
+            StreamResult(one.item, one.size, next(detections))
+            if one.error is None
+            else StreamResult(one.item, error=one.error)
             for one in part
         ]
 
-    def _aside(self, outputs: Outputs, ready: torch.cuda.Event | None) -> AbstractContextManager[object]:
+    def _collect_on_side_stream(
+        self, outputs: Outputs, ready: torch.cuda.Event | None
+    ) -> AbstractContextManager[object]:
         """Return a context in which a GPU makes results beside the next batch."""
-        if self.side is None or ready is None:
+        if self.side_stream is None or ready is None:
             return nullcontext()
-        self.side.wait_event(ready)
+        self.side_stream.wait_event(ready)
         for tensor in outputs:
-            tensor.record_stream(self.side)
-        return torch.cuda.stream(self.side)
+            tensor.record_stream(self.side_stream)
+        return torch.cuda.stream(self.side_stream)
 
 
 @cache
-def _side(device: torch.device, _thread: int) -> torch.cuda.Stream:
+def _side_stream(device: torch.device, _thread: int) -> torch.cuda.Stream:
     """Return a GPU's stream for the results of one thread's photos; PyTorch keeps memory for each there ever was."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def _short_of_memory() -> Iterator[None]:
+def _translate_memory_errors() -> Iterator[None]:
     """Raise MemoryError for what PyTorch raises of memory: an error of its own on a GPU, a plain one on a CPU."""
     try:
         yield

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ssd.containers import Detections
 from ssd.inference.detector import Detector
-from ssd.nms import nms_of_labels
+from ssd.nms import class_aware_nms
 from ssd.resize import resize_photo
 
-__all__ = ["Tiled", "TilingConfig", "tiles_of"]
+__all__ = ["TiledDetector", "TilingConfig", "make_tiles"]
 
 
 @dataclass(frozen=True)
@@ -27,30 +27,30 @@ class TilingConfig:
     Attributes:
         levels: So many times tiles are made half as large: 5 tiles in all with one, 21 with two.
         overlap: The share of a tile's side that the next one sees too.
-        finest: Tiles have no side below so many times that of the input.
+        min_tile_scale: Tiles have no side below so many times that of the input.
         margin: What ends so close to where its tile was cut, as a share of the tile, is seen whole in another.
-        largest: What takes a larger share of a side of its tile is left to larger tiles: in small ones parts of walls
+        max_object_share: What takes a larger share of a side of its tile is left to larger tiles: in small ones parts of walls
             look like buildings.
     """
 
     levels: int = 2
     overlap: float = 0.25
-    finest: float = 0.9
+    min_tile_scale: float = 0.9
     margin: float = 0.01
-    largest: float = 0.5
+    max_object_share: float = 0.5
 
     def __post_init__(self) -> None:
-        shares = 0 <= self.overlap < 1 and 0 <= self.margin < 0.5 and 0 < self.largest <= 1
-        if not (self.levels >= 1 and self.finest > 0 and shares):
+        shares = 0 <= self.overlap < 1 and 0 <= self.margin < 0.5 and 0 < self.max_object_share <= 1
+        if not (self.levels >= 1 and self.min_tile_scale > 0 and shares):
             raise ValueError(
                 "Tiles have levels from 1, finest above 0, overlap from 0 to below 1, margin below .5, largest above 0 "
                 f"to 1; got {self}."
             )
 
 
-def tiles_of(size: tuple[int, int], input_size: tuple[int, int], config: TilingConfig) -> Tensor:
+def make_tiles(size: tuple[int, int], input_size: tuple[int, int], config: TilingConfig) -> Tensor:
     """Return the tiles (R, 4) xyxy of a photo of this (height, width): all of it first, then ever smaller ones."""
-    tiles, least = [[0, 0, size[1], size[0]]], [side * config.finest for side in input_size]
+    tiles, least = [[0, 0, size[1], size[0]]], [side * config.min_tile_scale for side in input_size]
     for level in range(1, config.levels + 1):
         rows, columns = (_spans(side, 2**level, config.overlap) for side in size)
         if rows[0][1] < least[0] or columns[0][1] < least[1]:
@@ -66,7 +66,7 @@ def _spans(side: int, count: int, overlap: float) -> list[tuple[int, int]]:
     return [(begin, begin + length) for begin in begins]
 
 
-class Tiled:
+class TiledDetector:
     """A detector that looks at the whole photo and at its tiles; photos of the size of its input are seen once."""
 
     def __init__(self, detector: Detector, config: TilingConfig | None = None) -> None:
@@ -82,37 +82,37 @@ class Tiled:
         """Return what the network says of tiles."""
         return self.detector.outputs(inputs)
 
-    def found(self, outputs: tuple[Tensor, Tensor], sizes: Sequence[tuple[int, int]]) -> list[Detections]:
+    def detections_of(self, outputs: tuple[Tensor, Tensor], sizes: Sequence[tuple[int, int]]) -> list[Detections]:
         """Return the detections of whole photos (height, width) from those of all their tiles."""
         tiles = [self._tiles(size) for size in sizes]
         spans = (torch.cat(tiles)[:, 2:] - torch.cat(tiles)[:, :2]).flip(1).tolist()
-        found = iter(self.detector.found(outputs, spans))
-        return [self._merged(size, own, [next(found) for _ in own]) for size, own in zip(sizes, tiles, strict=True)]
+        found = iter(self.detector.detections_of(outputs, spans))
+        return [self._merge(size, own, [next(found) for _ in own]) for size, own in zip(sizes, tiles, strict=True)]
 
     def _tiles(self, size: tuple[int, int]) -> Tensor:
-        return tiles_of(size, self.detector.input_size, self.config)
+        return make_tiles(size, self.detector.input_size, self.config)
 
-    def _merged(self, size: tuple[int, int], tiles: Tensor, found: Sequence[Detections]) -> Detections:
+    def _merge(self, size: tuple[int, int], tiles: Tensor, detections: Sequence[Detections]) -> Detections:
         """Return the detections of a photo from those of its tiles, each in its tile's pixels."""
-        counts = torch.tensor([len(one) for one in found])
+        counts = torch.tensor([len(one) for one in detections])
         own = tiles.repeat_interleave(counts, dim=0).float()
-        boxes = torch.cat([one.boxes for one in found]) + own[:, :2].repeat(1, 2)
-        labels, scores = torch.cat([one.labels for one in found]), torch.cat([one.scores for one in found])
-        whole = ~(self._cut(boxes, own, size) | self._large(boxes, own, size))
+        boxes = torch.cat([one.boxes for one in detections]) + own[:, :2].repeat(1, 2)
+        labels, scores = torch.cat([one.labels for one in detections]), torch.cat([one.scores for one in detections])
+        whole = ~(self._is_cut(boxes, own, size) | self._is_large(boxes, own, size))
         boxes, labels, scores = boxes[whole], labels[whole], scores[whole]
         decode = self.detector.decoder.config
-        kept = nms_of_labels(boxes, scores, labels, decode.overlap)[: decode.keep * len(tiles)]
+        kept = class_aware_nms(boxes, scores, labels, decode.nms_iou)[: decode.max_detections * len(tiles)]
         return Detections(boxes[kept], labels[kept], scores[kept])
 
-    def _cut(self, boxes: Tensor, tiles: Tensor, size: tuple[int, int]) -> Tensor:
+    def _is_cut(self, boxes: Tensor, tiles: Tensor, size: tuple[int, int]) -> Tensor:
         """Return where a box ends at an edge of its tile that is none of the photo."""
         margin = self.config.margin * (tiles[:, 2:] - tiles[:, :2])
         begins = (tiles[:, :2] > 0) & (boxes[:, :2] - tiles[:, :2] < margin)
         ends = (tiles[:, 2:] < torch.tensor([size[1], size[0]])) & (tiles[:, 2:] - boxes[:, 2:] < margin)
         return (begins | ends).any(dim=1)
 
-    def _large(self, boxes: Tensor, tiles: Tensor, size: tuple[int, int]) -> Tensor:
+    def _is_large(self, boxes: Tensor, tiles: Tensor, size: tuple[int, int]) -> Tensor:
         """Return where a box takes so much of its tile, unless that is the whole photo, that a larger tile shows it."""
         sides, own = boxes[:, 2:] - boxes[:, :2], tiles[:, 2:] - tiles[:, :2]
         part = (own < torch.tensor([size[1], size[0]])).any(dim=1)
-        return part & (sides > self.config.largest * own).any(dim=1)
+        return part & (sides > self.config.max_object_share * own).any(dim=1)

@@ -25,7 +25,7 @@ def match(targets: TargetBatch, priors_xyxy: Tensor, threshold: float = 0.5) -> 
     """
     if targets.boxes.device.type == "cpu" and len(targets.labels):
         # One image's overlaps fit into the processor's cache, and nothing is spent on what fills up others.
-        return torch.cat([_match(image, priors_xyxy, threshold) for image in targets.one_by_one()])
+        return torch.cat([_match(image, priors_xyxy, threshold) for image in targets.per_image()])
     return _match(targets, priors_xyxy, threshold)
 
 
@@ -34,13 +34,13 @@ def _match(targets: TargetBatch, priors_xyxy: Tensor, threshold: float) -> Tenso
     iou = iou_xyxy(targets.boxes.masked_fill(~objects[..., None], 0.0), priors_xyxy)
     overlap, truth = iou.max(dim=1)
     matches = truth.masked_fill(overlap <= threshold, BACKGROUND)
-    matches = _assign(matches, *_serve(iou))
+    matches = _assign(matches, *_assign_best_priors(iou))
     if bool(targets.ignore.any()):
         matches = matches.masked_fill((matches == BACKGROUND) & _inside_ignored(targets, priors_xyxy), IGNORED)
     return matches
 
 
-def _serve(iou: Tensor) -> tuple[Tensor, Tensor]:
+def _assign_best_priors(iou: Tensor) -> tuple[Tensor, Tensor]:
     """Return each ground truth's prior (B, G) and whether it has one, from overlaps (B, G, P).
 
     Ground truths ask for their best prior; where several ask for one, the largest overlap gets it (the first of
@@ -63,12 +63,12 @@ def _serve(iou: Tensor) -> tuple[Tensor, Tensor]:
         overlap[image, truth], prior[image, truth] = wishes[image, truth].max(dim=1)
 
 
-def _assign(matches: Tensor, prior: Tensor, served: Tensor) -> Tensor:
+def _assign(matches: Tensor, prior: Tensor, has_prior: Tensor) -> Tensor:
     """Return the matches (B, P) in which each served ground truth (B, G) has its prior."""
     spare = matches.shape[1]  # one column more takes what is not served
     index = torch.arange(prior.shape[1], device=prior.device).expand_as(prior)
     widened = torch.nn.functional.pad(matches, (0, 1))
-    return widened.scatter(1, prior.masked_fill(~served, spare), index)[:, :spare]
+    return widened.scatter(1, prior.masked_fill(~has_prior, spare), index)[:, :spare]
 
 
 def _inside_ignored(targets: TargetBatch, priors_xyxy: Tensor) -> Tensor:

@@ -23,21 +23,21 @@ class LossConfig:
 
     Attributes:
         alpha: Weight of the location term.
-        negatives: Hard negatives for each positive of an image.
+        neg_pos_ratio: Hard negatives for each positive of an image.
         min_negatives: Hard negatives of an image even if it has few positives or none: how empty images teach.
         threshold: Overlap above which a prior answers for a ground truth.
-        balance: How far rare classes are made up for: with 0 every positive weighs the same, with 1 every class.
+        class_balance: How far rare classes are made up for: with 0 every positive weighs the same, with 1 every class.
     """
 
     alpha: float = 1.0
-    negatives: float = 3.0
+    neg_pos_ratio: float = 3.0
     min_negatives: int = 0
     threshold: float = 0.5
-    balance: float = 0.0
+    class_balance: float = 0.0
 
     def __post_init__(self) -> None:
-        finite = 0 <= self.alpha < inf and 0 < self.negatives < inf and 0 <= self.min_negatives < inf
-        if not finite or not 0 < self.threshold < 1 or not 0 <= self.balance <= 1:
+        finite = 0 <= self.alpha < inf and 0 < self.neg_pos_ratio < inf and 0 <= self.min_negatives < inf
+        if not finite or not 0 < self.threshold < 1 or not 0 <= self.class_balance <= 1:
             raise ValueError(
                 "A loss has alpha from 0, negatives above 0 and min_negatives from 0, all finite, a threshold between "
                 f"0 and 1, and a balance from 0 to 1; got {self}."
@@ -94,35 +94,35 @@ class MultiBoxLoss(nn.Module):
         positive = matches >= 0
         labels = targets.labels.gather(1, matches.clamp(min=0))
         weights = self._weights(labels, positive, logits)
-        location = (self._location(offsets, targets, matches) * weights).masked_fill(~positive, 0.0).sum(dim=1)
+        location = (self._location_loss(offsets, targets, matches) * weights).masked_fill(~positive, 0.0).sum(dim=1)
         wrong, missed = _cross_entropies(logits, targets, labels)
         positives = positive.sum(dim=1)
-        hardest, taken = self._hardest(wrong.masked_fill(matches != BACKGROUND, 0.0), positives)
+        hardest, taken = self._hard_negatives(wrong.masked_fill(matches != BACKGROUND, 0.0), positives)
         confidence = (missed * weights).masked_fill(~positive, 0.0).sum(dim=1) + hardest
         negatives = torch.minimum(taken, (matches == BACKGROUND).sum(dim=1)).sum()
-        divisor = torch.maximum(positives.sum().to(confidence), negatives / self.config.negatives).clamp(min=1.0)
+        divisor = torch.maximum(positives.sum().to(confidence), negatives / self.config.neg_pos_ratio).clamp(min=1.0)
         return Loss(self.config.alpha * location / divisor, confidence / divisor, positives, divisor)
 
     def _weights(self, labels: Tensor, positive: Tensor, logits: Tensor) -> Tensor:
         """Return the weight (B, P) of each prior should it be a positive; those of the positives are 1 in the mean."""
-        if not self.config.balance:
+        if not self.config.class_balance:
             return logits.new_ones(())
         classes = torch.arange(logits.shape[-1], device=labels.device)
         counts = ((labels[..., None] == classes) & positive[..., None]).sum(dim=(0, 1)).to(logits)
-        shares = counts.clamp(min=1).pow(-self.config.balance)
+        shares = counts.clamp(min=1).pow(-self.config.class_balance)
         return (shares * counts.sum() / (shares * counts).sum().clamp(min=1e-6))[labels]
 
-    def _location(self, offsets: Tensor, targets: TargetBatch, matches: Tensor) -> Tensor:
+    def _location_loss(self, offsets: Tensor, targets: TargetBatch, matches: Tensor) -> Tensor:
         """Return the smooth L1 distance (B, P) of every prior's offsets from its ground truth's."""
         index = matches.clamp(min=0)[..., None].expand(-1, -1, 4)
         wanted = encode_xyxy(targets.boxes.gather(1, index), self.priors_cxcywh, self.variances)
         return smooth_l1_loss(offsets, wanted.to(offsets), reduction="none").sum(dim=-1)
 
-    def _hardest(self, wrong: Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
+    def _hard_negatives(self, background_losses: Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum (B,) of an image's largest negatives (B, P), and how many it may take (B,)."""
-        taken = (self.config.negatives * positives).clamp(min=self.config.min_negatives)
-        ranked = wrong.sort(dim=1, descending=True).values
-        chosen = torch.arange(wrong.shape[1], device=wrong.device) < taken[:, None]
+        taken = (self.config.neg_pos_ratio * positives).clamp(min=self.config.min_negatives)
+        ranked = background_losses.sort(dim=1, descending=True).values
+        chosen = torch.arange(background_losses.shape[1], device=background_losses.device) < taken[:, None]
         return ranked.masked_fill(~chosen, 0.0).sum(dim=1), taken
 
 

@@ -19,8 +19,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ssd.metrics.flat_arrays import DetectionRows, TruthRows
-from ssd.metrics.pairs import CHUNK, Pairs, chunks, iou_of_pairs, keys_of
+from ssd.metrics.flat_arrays import DetectionArrays, GroundTruthArrays
+from ssd.metrics.pairs import CHUNK, Pairs, chunks, iou_of_pairs, match_keys
 from ssd.metrics.voc import COCO_IOUS, ClassAps
 
 __all__ = ["CocoAps", "coco_ap"]
@@ -68,50 +68,52 @@ class CocoAps:
 
 
 def coco_ap(
-    detections: DetectionRows,
-    truths: TruthRows,
-    most: Sequence[int] = (100, 500),
-    only: Bools | None = None,
+    detections: DetectionArrays,
+    ground_truths: GroundTruthArrays,
+    max_detections: Sequence[int] = (100, 500),
+    ground_truth_mask: Bools | None = None,
 ) -> dict[int, CocoAps]:
-    """Return COCO's average precisions for each of `most`; equal scores rank by image, then as the rows stand.
+    """Return COCO's average precisions for each of `max_detections`; equal scores rank by image, then as the rows stand.
 
     Args:
         detections: the rows to judge, in any order.
-        truths: the rows to find. Where `labelled` is false detections do not count.
-        most: how many detections of an image and class are looked at, the best: COCO's `maxDets`.
-        only: (G,) the truths to find; the others are as ignored. What finds no truth still counts as wrong, where
+        ground_truths: the rows to find. Where `labelled` is false detections do not count.
+        max_detections: how many detections of an image and class are looked at, the best: COCO's `maxDets`.
+        ground_truth_mask: (G,) the truths to find; the others are as ignored. What finds no truth still counts as wrong, where
             COCO's area ranges leave out detections whose own area is outside.
     """
-    if not most or min(most) < 1:
-        raise ValueError(f"The most detections of an image and class are 1 or more; got {tuple(most)}.")
-    truths.check_labels("A detection", detections.labels)
-    if only is not None:
-        if only.shape != (len(truths),) or only.dtype != np.bool_:
-            raise ValueError(f"only is bool of shape ({len(truths)},); got {only.dtype} {only.shape}.")
-        truths = replace(truths, ignore=_ignored(truths) | ~only)
-    ranked, positives = _Ranked.of(detections, truths, max(most)), truths.positives()
+    if not max_detections or min(max_detections) < 1:
+        raise ValueError(f"The most detections of an image and class are 1 or more; got {tuple(max_detections)}.")
+    ground_truths.check_labels("A detection", detections.labels)
+    if ground_truth_mask is not None:
+        if ground_truth_mask.shape != (len(ground_truths),) or ground_truth_mask.dtype != np.bool_:
+            raise ValueError(
+                f"only is bool of shape ({len(ground_truths)},); got {ground_truth_mask.dtype} {ground_truth_mask.shape}."
+            )
+        ground_truths = replace(ground_truths, ignore=_ignore_mask(ground_truths) | ~ground_truth_mask)
+    ranked, positives = _Ranked.rank(detections, ground_truths, max(max_detections)), ground_truths.positives()
     # One matching serves every limit: what a detection takes does not depend on those with a lower score.
-    outcome = _Outcome.of(ranked, truths)
-    return {limit: CocoAps(outcome.average_precisions(positives, limit)) for limit in most}
+    outcome = _Outcome.match(ranked, ground_truths)
+    return {limit: CocoAps(outcome.average_precisions(positives, limit)) for limit in max_detections}
 
 
 @dataclass(frozen=True)
 class _Ranked:
     """The detections that are looked at, N of them by image and class, then by falling score."""
 
-    found: DetectionRows
+    detections: DetectionArrays
     rows: Ints  # of `found`
     ranks: Ints  # how many of the same image and class come before
     keys: Ints  # the image and class
 
     @classmethod
-    def of(cls, found: DetectionRows, truths: TruthRows, most: int) -> _Ranked:
-        keys, rows = keys_of(found, truths.classes), np.argsort(-found.scores, kind="stable")
-        rows = rows[truths.labelled_at(found.images, found.labels)[rows]]
+    def rank(cls, detections: DetectionArrays, ground_truths: GroundTruthArrays, max_detections: int) -> _Ranked:
+        keys, rows = match_keys(detections, ground_truths.classes), np.argsort(-detections.scores, kind="stable")
+        rows = rows[ground_truths.labelled_at(detections.images, detections.labels)[rows]]
         rows = rows[np.argsort(keys[rows], kind="stable")]
-        ranks = _places(keys[rows])
-        kept = ranks < most
-        return cls(found, rows[kept], ranks[kept], keys[rows[kept]])
+        ranks = _positions_in_group(keys[rows])
+        kept = ranks < max_detections
+        return cls(detections, rows[kept], ranks[kept], keys[rows[kept]])
 
 
 @dataclass(frozen=True)
@@ -120,43 +122,47 @@ class _Outcome:
 
     labels: npt.NDArray[np.integer[Any]]
     ranks: Ints  # how many of the same image and class come before
-    right: Bits  # at which IoUs a truth is found
-    aside: Bits  # at which IoUs only an ignored truth is
+    correct: Bits  # at which IoUs a truth is found
+    ignored: Bits  # at which IoUs only an ignored truth is
 
     @classmethod
-    def of(cls, ranked: _Ranked, truths: TruthRows) -> _Outcome:
-        taken, ignored = np.zeros(len(truths), np.uint16), _ignored(truths)
+    def match(cls, ranked: _Ranked, ground_truths: GroundTruthArrays) -> _Outcome:
+        taken, ignored = np.zeros(len(ground_truths), np.uint16), _ignore_mask(ground_truths)
         right, aside = np.zeros((2, len(ranked.rows)), np.uint16)
-        for place, truth, enough in _rounds(ranked, truths):
+        for place, truth, enough in _matching_rounds(ranked, ground_truths):
             got = enough & ~(taken[truth] | right[place] | aside[place])
             taken[truth] |= got
             right[place] |= np.where(ignored[truth], 0, got)
             aside[place] |= np.where(ignored[truth], got, 0)
-        order = np.argsort(-ranked.found.scores[ranked.rows], kind="stable")
-        return cls(ranked.found.labels[ranked.rows[order]], ranked.ranks[order], right[order], aside[order])
+        order = np.argsort(-ranked.detections.scores[ranked.rows], kind="stable")
+        return cls(ranked.detections.labels[ranked.rows[order]], ranked.ranks[order], right[order], aside[order])
 
-    def average_precisions(self, positives: Ints, most: int) -> Floats:
+    def average_precisions(self, positives: Ints, max_detections: int) -> Floats:
         """Return the average precision (10, C) at each IoU of each label."""
         result = np.full((len(COCO_IOUS), len(positives)), math.nan)
         for label in np.flatnonzero(positives).tolist():
-            rows = (self.labels == label) & (self.ranks < most)
-            right, aside = self.right[rows], self.aside[rows]
+            rows = (self.labels == label) & (self.ranks < max_detections)
+            right, aside = self.correct[rows], self.ignored[rows]
             for level in range(len(COCO_IOUS)):
                 counted = np.cumsum((aside & (1 << level)) == 0)
-                result[level, label] = _at_recalls(counted[(right & (1 << level)) > 0], positives[label])
+                result[level, label] = _precision_at_recalls(counted[(right & (1 << level)) > 0], positives[label])
         return result
 
 
-def _rounds(ranked: _Ranked, truths: TruthRows) -> Iterator[tuple[Ints, Ints, Bits]]:
+def _matching_rounds(ranked: _Ranked, ground_truths: GroundTruthArrays) -> Iterator[tuple[Ints, Ints, Bits]]:
     """Yield the place, the truth and the IoUs that are reached, of pairs that may match, in the order to try them.
 
     A round has of each image and class the detection of one rank with its first choice, or its second, and so on:
     no detection and no truth is twice in it.
     """
     none = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-    place, truth, iou = (np.concatenate(parts) for parts in zip(none, *_near(ranked, truths), strict=True))
-    by_choice = np.lexsort((-truth, -iou, _ignored(truths)[truth], place))  # of equal overlaps pycocotools' is the last
-    ranks, choices = ranked.ranks[place[by_choice]], _places(place[by_choice])
+    place, truth, iou = (
+        np.concatenate(parts) for parts in zip(none, *_candidate_pairs(ranked, ground_truths), strict=True)
+    )
+    by_choice = np.lexsort(
+        (-truth, -iou, _ignore_mask(ground_truths)[truth], place)
+    )  # of equal overlaps pycocotools' is the last
+    ranks, choices = ranked.ranks[place[by_choice]], _positions_in_group(place[by_choice])
     by_round = np.lexsort((choices, ranks))
     begins = np.flatnonzero(np.diff(ranks[by_round], prepend=-1) | np.diff(choices[by_round], prepend=-1))
     order = by_choice[by_round]
@@ -166,32 +172,32 @@ def _rounds(ranked: _Ranked, truths: TruthRows) -> Iterator[tuple[Ints, Ints, Bi
         yield place[begin:end], truth[begin:end], enough[begin:end]
 
 
-def _near(ranked: _Ranked, truths: TruthRows) -> Iterator[tuple[Ints, Ints, Floats]]:
+def _candidate_pairs(ranked: _Ranked, ground_truths: GroundTruthArrays) -> Iterator[tuple[Ints, Ints, Floats]]:
     """Yield the place, the truth and the IoU of the pairs that reach the lowest of the IoUs, some at a time."""
-    keys = keys_of(truths, truths.classes)
+    keys = match_keys(ground_truths, ground_truths.classes)
     rows = np.argsort(keys, kind="stable")
     begins = np.searchsorted(keys[rows], ranked.keys)
     sizes = np.searchsorted(keys[rows], ranked.keys, side="right") - begins
     for part in chunks(sizes, CHUNK):
-        pairs = Pairs.of(begins[part], sizes[part])
+        pairs = Pairs.from_runs(begins[part], sizes[part])
         place, truth = part[pairs.first], rows[pairs.second]
-        iou = iou_of_pairs(ranked.found.boxes[ranked.rows[part]][pairs.first], truths.boxes[truth])
+        iou = iou_of_pairs(ranked.detections.boxes[ranked.rows[part]][pairs.first], ground_truths.boxes[truth])
         near = iou >= COCO_IOUS[0]
         yield place[near], truth[near], iou[near]
 
 
-def _at_recalls(counted: Ints, positives: int) -> float:
+def _precision_at_recalls(counts: Ints, positives: int) -> float:
     """Return the mean over the recalls of the best precision there or above, from how many count down to each hit."""
-    hits = np.arange(1, len(counted) + 1)
-    best = np.maximum.accumulate((hits / (counted + np.spacing(1)))[::-1])[::-1]
+    hits = np.arange(1, len(counts) + 1)
+    best = np.maximum.accumulate((hits / (counts + np.spacing(1)))[::-1])[::-1]
     return float(np.append(best, 0.0)[np.searchsorted(hits / positives, RECALLS)].mean())
 
 
-def _ignored(truths: TruthRows) -> Bools:
-    return np.zeros(len(truths), np.bool_) if truths.ignore is None else truths.ignore
+def _ignore_mask(ground_truths: GroundTruthArrays) -> Bools:
+    return np.zeros(len(ground_truths), np.bool_) if ground_truths.ignore is None else ground_truths.ignore
 
 
-def _places(keys: Ints) -> Ints:
+def _positions_in_group(keys: Ints) -> Ints:
     """Return of each row how many rows with the same key stand before it; equal keys stand together."""
     begins = np.flatnonzero(np.diff(keys, prepend=-1))
     return np.arange(len(keys)) - np.repeat(begins, np.diff(begins, append=len(keys)))

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from ssd.containers import Detections, Target
 
-__all__ = ["DetectionRows", "TruthRows"]
+__all__ = ["DetectionArrays", "GroundTruthArrays"]
 
-MOST: Final = (1 << 31) - 1  # of an image's number and of a label, so that both make one key of 64 bits
-FARTHEST: Final = np.float64(1e100)  # of a coordinate, so that no area overflows; a plain 1e100 would be a float32 inf
+MAX_COUNT: Final = (1 << 31) - 1  # of an image's number and of a label, so that both make one key of 64 bits
+MAX_COORDINATE: Final = np.float64(
+    1e100
+)  # of a coordinate, so that no area overflows; a plain 1e100 would be a float32 inf
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -25,7 +27,7 @@ AnyInts = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
-class DetectionRows:
+class DetectionArrays:
     """The detections of many images, a row each, in any order; equal scores rank as the rows stand.
 
     Attributes:
@@ -50,15 +52,17 @@ class DetectionRows:
         return len(self.labels)
 
     @classmethod
-    def of(cls, found: Sequence[Detections]) -> DetectionRows:
+    def from_detections(cls, detections: Sequence[Detections]) -> DetectionArrays:
         """Return the rows of the images' detections; the first image is number 0."""
-        boxes = _rows([one.boxes for one in found], (0, 4), np.float64)
-        scores = _rows([one.scores for one in found], (0,), np.float64)
-        return cls(_numbers(found), _rows([one.labels for one in found], (0,), np.int64), scores, boxes)
+        boxes = _concatenate([one.boxes for one in detections], (0, 4), np.float64)
+        scores = _concatenate([one.scores for one in detections], (0,), np.float64)
+        return cls(
+            _image_numbers(detections), _concatenate([one.labels for one in detections], (0,), np.int64), scores, boxes
+        )
 
 
 @dataclass(frozen=True)
-class TruthRows:
+class GroundTruthArrays:
     """The truths of many images, a row each, in any order.
 
     Attributes:
@@ -93,18 +97,18 @@ class TruthRows:
         return len(self.labels)
 
     @classmethod
-    def of(cls, targets: Sequence[Target], classes: int) -> TruthRows:
+    def from_targets(cls, targets: Sequence[Target], classes: int) -> GroundTruthArrays:
         """Return the rows of the images' targets; the first image is number 0, `classes` is C."""
-        boxes = _rows([one.boxes for one in targets], (0, 4), np.float64)
+        boxes = _concatenate([one.boxes for one in targets], (0, 4), np.float64)
         ignores = [
             torch.zeros_like(one.labels, dtype=torch.bool) if one.ignore is None else one.ignore for one in targets
         ]
         labelled = np.ones((len(targets), classes), dtype=np.bool_)
         for row, one in enumerate(targets):
             if one.labelled is not None:
-                labelled[row] = _as_long_as(one.labelled, classes).cpu().numpy()
-        labels = _rows([one.labels for one in targets], (0,), np.int64)
-        return cls(_numbers(targets), labels, boxes, classes, _rows(ignores, (0,), np.bool_), labelled)
+                labelled[row] = _check_length(one.labelled, classes).cpu().numpy()
+        labels = _concatenate([one.labels for one in targets], (0,), np.int64)
+        return cls(_image_numbers(targets), labels, boxes, classes, _concatenate(ignores, (0,), np.bool_), labelled)
 
     def labelled_at(self, images: AnyInts, labels: AnyInts) -> Bools:
         """Return (N,) whether the images' annotations would show objects of these labels."""
@@ -129,7 +133,7 @@ class TruthRows:
         return np.bincount(labels.astype(np.int64), minlength=self.classes)
 
 
-def _rows(parts: Sequence[Tensor], empty: tuple[int, ...], dtype: type) -> npt.NDArray[Any]:
+def _concatenate(parts: Sequence[Tensor], empty: tuple[int, ...], dtype: type) -> npt.NDArray[Any]:
     """Return the images' rows as one array, that of no image as well."""
     arrays = (part.detach().cpu() for part in parts)
     return np.concatenate(
@@ -137,7 +141,7 @@ def _rows(parts: Sequence[Tensor], empty: tuple[int, ...], dtype: type) -> npt.N
     )
 
 
-def _numbers(images: Sequence[Detections | Target]) -> Ints:
+def _image_numbers(images: Sequence[Detections | Target]) -> Ints:
     """Return the image's number for each row."""
     return np.repeat(np.arange(len(images)), np.array([len(image.labels) for image in images], dtype=np.int64))
 
@@ -145,11 +149,11 @@ def _numbers(images: Sequence[Detections | Target]) -> Ints:
 def _check_rows(what: str, images: AnyInts, labels: AnyInts, boxes: AnyFloats) -> None:
     if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind != "f":
         raise ValueError(f"Boxes of {what} are floats of shape (count, 4); got {boxes.dtype} {boxes.shape}.")
-    if not (np.abs(boxes) <= FARTHEST).all():
+    if not (np.abs(boxes) <= MAX_COORDINATE).all():
         raise ValueError(f"A box of {what} has a coordinate that is not a finite number.")
     for name, row, least in (("images", images, 0), ("labels", labels, 1)):
         _check_row(f"The {name} of {what}", row, len(boxes), "iu")
-        if len(row) and not least <= row.min() <= row.max() <= MOST:
+        if len(row) and not least <= row.min() <= row.max() <= MAX_COUNT:
             raise ValueError(f"The {name} of {what} are from {least} up; got {row.min()} to {row.max()}.")
 
 
@@ -159,7 +163,7 @@ def _check_row(what: str, row: npt.NDArray[Any], count: int, kinds: str) -> None
         raise ValueError(f"{what} are {names[kinds]} of shape ({count},); got {row.dtype} {row.shape}.")
 
 
-def _as_long_as(labelled: Tensor, classes: int) -> Tensor:
+def _check_length(labelled: Tensor, classes: int) -> Tensor:
     if len(labelled) != classes:
         raise ValueError(f"labelled of a target names {len(labelled)} classes, not {classes}.")
     return labelled

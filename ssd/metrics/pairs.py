@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ssd.metrics.flat_arrays import DetectionRows, TruthRows
+from ssd.metrics.flat_arrays import DetectionArrays, GroundTruthArrays
 
-__all__ = ["CHUNK", "Pairs", "chunks", "iou_of_pairs", "keys_of"]
+__all__ = ["CHUNK", "Pairs", "chunks", "iou_of_pairs", "match_keys"]
 
 CHUNK: Final = 1 << 16  # pairs of a detection and a truth at a time: they stay in the processor's cache
 
@@ -35,13 +35,13 @@ class Pairs:
     begins: Ints
 
     @classmethod
-    def of(cls, runs: Ints, sizes: Ints) -> Pairs:
+    def from_runs(cls, runs: Ints, sizes: Ints) -> Pairs:
         """Return the pairs of rows whose runs of other rows begin there and are so long."""
         begins = np.cumsum(sizes) - sizes
         first = np.repeat(np.arange(len(sizes)), sizes)
         return cls(first, np.arange(len(first)) + (runs - begins)[first], begins)
 
-    def largest(self, values: Floats) -> tuple[Floats, Ints]:
+    def max_per_row(self, values: Floats) -> tuple[Floats, Ints]:
         """Return of each row the largest value, and the first pair that has it."""
         largest = np.maximum.reduceat(values, self.begins)
         pairs = np.flatnonzero(values == largest[self.first])[::-1]
@@ -76,7 +76,7 @@ def _area(columns: Floats) -> Floats:
     return area
 
 
-def keys_of(rows: DetectionRows | TruthRows, classes: int) -> Ints:
+def match_keys(rows: DetectionArrays | GroundTruthArrays, classes: int) -> Ints:
     """Return one number for each pair of image and label."""
     keys: Ints = rows.images.astype(np.int64) * classes + rows.labels.astype(np.int64)
     return keys

@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ssd.containers import Detections, Target
-from ssd.metrics.flat_arrays import DetectionRows, TruthRows
-from ssd.metrics.pairs import CHUNK, Pairs, chunks, iou_of_pairs, keys_of
+from ssd.metrics.flat_arrays import DetectionArrays, GroundTruthArrays
+from ssd.metrics.pairs import CHUNK, Pairs, chunks, iou_of_pairs, match_keys
 
 __all__ = [
     "COCO_IOUS",
@@ -34,10 +34,10 @@ __all__ = [
     "Matches",
     "Points",
     "average_precision",
-    "curves",
+    "match_arrays",
     "match_images",
-    "match_rows",
-    "outcomes",
+    "match_outcomes",
+    "pr_curves",
     "voc_ap",
 ]
 
@@ -61,17 +61,17 @@ class Matches:
 
     Attributes:
         detections: the rows that were matched.
-        truths: the rows that they were matched with.
-        truth: (N,) the row of the truth of the same image and class with the largest IoU, ignored or not, the first
+        ground_truths: the rows that they were matched with.
+        ground_truth: (N,) the row of the truth of the same image and class with the largest IoU, ignored or not, the first
             of equal ones; -1 where nothing overlaps.
         iou: (N,) that IoU; 0 where nothing overlaps.
         counts: (N,) false where the image's annotation would not show the class.
         order: (N,) rows by class, then by falling score.
     """
 
-    detections: DetectionRows
-    truths: TruthRows
-    truth: Ints
+    detections: DetectionArrays
+    ground_truths: GroundTruthArrays
+    ground_truth: Ints
     iou: Floats
     counts: Bools
     order: Ints
@@ -115,32 +115,32 @@ class ClassAps:
         return float(known.mean()) if len(known) else math.nan
 
 
-def match_images(found: Sequence[Detections], targets: Sequence[Target], classes: int) -> Matches:
+def match_images(detections: Sequence[Detections], targets: Sequence[Target], classes: int) -> Matches:
     """Return the matches of the images' detections with their targets; `classes` is C, background included."""
-    if len(found) != len(targets):
-        raise ValueError(f"Each image has detections and a target; got {len(found)} and {len(targets)}.")
-    return match_rows(DetectionRows.of(found), TruthRows.of(targets, classes))
+    if len(detections) != len(targets):
+        raise ValueError(f"Each image has detections and a target; got {len(detections)} and {len(targets)}.")
+    return match_arrays(DetectionArrays.from_detections(detections), GroundTruthArrays.from_targets(targets, classes))
 
 
-def match_rows(detections: DetectionRows, truths: TruthRows, chunk: int = CHUNK) -> Matches:
+def match_arrays(detections: DetectionArrays, ground_truths: GroundTruthArrays, chunk: int = CHUNK) -> Matches:
     """Return for each detection the truth that it is about; at most about `chunk` pairs are in memory at a time."""
-    truths.check_labels("A detection", detections.labels)
-    counts = truths.labelled_at(detections.images, detections.labels)
-    keys, wanted = keys_of(truths, truths.classes), keys_of(detections, truths.classes)
+    ground_truths.check_labels("A detection", detections.labels)
+    counts = ground_truths.labelled_at(detections.images, detections.labels)
+    keys, wanted = match_keys(ground_truths, ground_truths.classes), match_keys(detections, ground_truths.classes)
     true_rows, found_rows = np.argsort(keys, kind="stable"), np.argsort(wanted)  # in step, whatever order they came in
     keys, wanted = keys[true_rows], wanted[found_rows]
     begins = np.searchsorted(keys, wanted)
     sizes = np.searchsorted(keys, wanted, side="right") - begins
     truth, iou = np.full(len(detections), -1), np.zeros(len(detections))
     for part in chunks(sizes, chunk):
-        pairs, rows = Pairs.of(begins[part], sizes[part]), found_rows[part]
-        overlap = iou_of_pairs(detections.boxes[rows][pairs.first], truths.boxes[true_rows[pairs.second]])
-        largest, at = pairs.largest(overlap)
+        pairs, rows = Pairs.from_runs(begins[part], sizes[part]), found_rows[part]
+        overlap = iou_of_pairs(detections.boxes[rows][pairs.first], ground_truths.boxes[true_rows[pairs.second]])
+        largest, at = pairs.max_per_row(overlap)
         iou[rows], truth[rows] = largest, np.where(largest > 0, true_rows[pairs.second[at]], -1)
-    return Matches(detections, truths, truth, iou, counts, _by_class_and_score(detections))
+    return Matches(detections, ground_truths, truth, iou, counts, _sort_order(detections))
 
 
-def outcomes(matches: Matches, iou: float) -> npt.NDArray[np.int8]:
+def match_outcomes(matches: Matches, iou: float) -> npt.NDArray[np.int8]:
     """Return (N,) what each detection counts for: TRUE_POSITIVE, FALSE_POSITIVE or NOT_COUNTED.
 
     The kit's rule: of the detections that overlap a truth enough, the best is right and the others are wrong, even if
@@ -149,21 +149,25 @@ def outcomes(matches: Matches, iou: float) -> npt.NDArray[np.int8]:
     if not 0 < iou <= 1:
         raise ValueError(f"The IoU of a true positive is above 0 and at most 1; got {iou!r}.")
     near = matches.order[(matches.iou >= iou)[matches.order]]
-    about = matches.truth[near]
-    best = np.full(len(matches.truths), -1)
+    about = matches.ground_truth[near]
+    best = np.full(len(matches.ground_truths), -1)
     best[about[::-1]] = near[::-1]  # of rows about the same truth the last one written stays: the best
     result = np.full(len(matches.detections), FALSE_POSITIVE, dtype=np.int8)
     result[best[best >= 0]] = TRUE_POSITIVE
-    if matches.truths.ignore is not None:
-        result[near[matches.truths.ignore[about]]] = NOT_COUNTED
+    if matches.ground_truths.ignore is not None:
+        result[near[matches.ground_truths.ignore[about]]] = NOT_COUNTED
     result[~matches.counts] = NOT_COUNTED
     return result
 
 
-def curves(matches: Matches, iou: float) -> tuple[Curve, ...]:
+def pr_curves(matches: Matches, iou: float) -> tuple[Curve, ...]:
     """Return the curve of each label, C of them; that of 0, the background, is empty."""
-    result, scores, positives = outcomes(matches, iou), matches.detections.scores, matches.truths.positives()
-    ends = np.cumsum(np.bincount(matches.detections.labels.astype(np.int64), minlength=matches.truths.classes))
+    result, scores, positives = (
+        match_outcomes(matches, iou),
+        matches.detections.scores,
+        matches.ground_truths.positives(),
+    )
+    ends = np.cumsum(np.bincount(matches.detections.labels.astype(np.int64), minlength=matches.ground_truths.classes))
     made = []
     for rows, count in zip(np.split(matches.order, ends[:-1]), positives, strict=True):
         counted = rows[result[rows] != NOT_COUNTED]
@@ -191,9 +195,9 @@ def average_precision(curve: Curve, points: Points = "all") -> float:
 
 def voc_ap(matches: Matches, iou: float = 0.5, points: Points = "all") -> ClassAps:
     """Return the average precision of each label at an IoU."""
-    return ClassAps(np.array([average_precision(curve, points) for curve in curves(matches, iou)]))
+    return ClassAps(np.array([average_precision(curve, points) for curve in pr_curves(matches, iou)]))
 
 
-def _by_class_and_score(detections: DetectionRows) -> Ints:
+def _sort_order(detections: DetectionArrays) -> Ints:
     by_score = np.argsort(-detections.scores, kind="stable")
     return by_score[np.argsort(detections.labels[by_score], kind="stable")]

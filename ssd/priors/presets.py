@@ -13,7 +13,7 @@ from itertools import pairwise
 from math import sqrt
 from typing import Final
 
-from ssd.priors.spec import PriorMap, PriorSpec, bounded
+from ssd.priors.spec import PriorMap, PriorSpec, clamp_shapes
 
 __all__ = ["PRESETS", "paper_formula", "preset", "shapes_at", "with_inverses"]
 
@@ -25,16 +25,16 @@ def with_inverses(*ratios: float) -> tuple[float, ...]:
     return (1.0, *(value for ratio in ratios for value in (ratio, 1 / ratio)))
 
 
-def shapes_at(scale: Shape, between: Shape, ratios: Sequence[float]) -> tuple[Shape, ...]:
-    """Return one map's shapes in pixels: `scale` at every ratio, and `between` as it is after ratio 1.
+def shapes_at(scale: Shape, mean_scale: Shape, ratios: Sequence[float]) -> tuple[Shape, ...]:
+    """Return one map's shapes in pixels: `scale` at every ratio, and `mean_scale` as it is after ratio 1.
 
-    `scale` and `between` are (width, height) of the shape with ratio 1: squares where the input is square.
+    `scale` and `mean_scale` are (width, height) of the shape with ratio 1: squares where the input is square.
     """
     shapes: list[Shape] = []
     for ratio in ratios:
         shapes.append((scale[0] * sqrt(ratio), scale[1] / sqrt(ratio)))
         if ratio == 1:
-            shapes.append(between)
+            shapes.append(mean_scale)
     return tuple(shapes)
 
 
@@ -70,7 +70,7 @@ def preset(name: str) -> PriorSpec:
     return replace(_MAKERS[name](), name=name)
 
 
-def _released(side: int, sizes: Sequence[float]) -> PriorSpec:
+def _released_spec(side: int, sizes: Sequence[float]) -> PriorSpec:
     """Return the released SSD300 or SSD512: `sizes` are each map's scale in pixels, and the one after the last."""
     counts, steps, ratios = _GRIDS[side]
     levels = []
@@ -81,7 +81,7 @@ def _released(side: int, sizes: Sequence[float]) -> PriorSpec:
     return PriorSpec("released", (side, side), tuple(levels))
 
 
-def _epfl(ratios: Sequence[Sequence[float]]) -> PriorSpec:
+def _epfl_spec(ratios: Sequence[Sequence[float]]) -> PriorSpec:
     """Return the priors of the report's code: its scales, these ratios, centres as the paper's formula has them.
 
     The square after ratio 1 on the last map is the whole input: the code does not go by a next scale there.
@@ -92,7 +92,7 @@ def _epfl(ratios: Sequence[Sequence[float]]) -> PriorSpec:
     for k, count in enumerate(counts):
         shapes = shapes_at((scales[k] * side,) * 2, (between[k] * side,) * 2, ratios[k])
         levels.append(PriorMap((count, count), (side / count, side / count), shapes))
-    return bounded(PriorSpec("epfl", (side, side), tuple(levels)))
+    return clamp_shapes(PriorSpec("epfl", (side, side), tuple(levels)))
 
 
 _NARROW, _BOTH = (1.0, 0.6, 0.5, 0.4, 0.333), (1.0, 2.0, 0.5, 0.4, 0.333)
@@ -100,7 +100,7 @@ _NARROW, _BOTH = (1.0, 0.6, 0.5, 0.4, 0.333), (1.0, 2.0, 0.5, 0.4, 0.333)
 
 def _epfl_code() -> PriorSpec:
     """Return the report's code: 4, 6, 6, 6, 4, 4 priors a place."""
-    return _epfl([(1.0, 0.4, 0.333), _NARROW, _BOTH, _BOTH, (1.0, 2.0, 0.5), (1.0, 2.0, 0.5)])
+    return _epfl_spec([(1.0, 0.4, 0.333), _NARROW, _BOTH, _BOTH, (1.0, 2.0, 0.5), (1.0, 2.0, 0.5)])
 
 
 def _epfl_table() -> PriorSpec:
@@ -110,7 +110,7 @@ def _epfl_table() -> PriorSpec:
     printed ones, which must be far smaller: printed, they cover no building, and these cover nearly all.
     """
     note = "8752 priors by this table, 8732 by the report's Table II; a reading: scales and ratios are the code's"
-    return replace(_epfl([(1.0, 0.4, 0.333), _NARROW, _BOTH, _BOTH, _BOTH, _BOTH]), note=note)
+    return replace(_epfl_spec([(1.0, 0.4, 0.333), _NARROW, _BOTH, _BOTH, _BOTH, _BOTH]), note=note)
 
 
 _GRIDS: Final = {
@@ -123,10 +123,10 @@ _GRIDS: Final = {
 }
 
 _MAKERS: Final[dict[str, Callable[[], PriorSpec]]] = {
-    "paper_voc": lambda: _released(300, (30, 60, 111, 162, 213, 264, 315)),
-    "paper_coco": lambda: _released(300, (21, 45, 99, 153, 207, 261, 315)),
-    "paper_512_voc": lambda: _released(512, (35.84, 76.8, 153.6, 230.4, 307.2, 384, 460.8, 537.6)),
-    "paper_512_coco": lambda: _released(512, (20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72)),
+    "paper_voc": lambda: _released_spec(300, (30, 60, 111, 162, 213, 264, 315)),
+    "paper_coco": lambda: _released_spec(300, (21, 45, 99, 153, 207, 261, 315)),
+    "paper_512_voc": lambda: _released_spec(512, (35.84, 76.8, 153.6, 230.4, 307.2, 384, 460.8, 537.6)),
+    "paper_512_coco": lambda: _released_spec(512, (20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72)),
     "epfl_table": _epfl_table,
     "epfl_code": _epfl_code,
 }

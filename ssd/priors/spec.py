@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-__all__ = ["PriorMap", "PriorSpec", "bounded"]
+__all__ = ["PriorMap", "PriorSpec", "clamp_shapes"]
 
 VERSION = 1
 
@@ -38,9 +38,9 @@ class PriorMap:
         shapes = self.shapes if isinstance(self.shapes, (tuple, list)) else ()
         if not shapes:
             raise ValueError(f"A prior map has at least one shape, (width, height) in pixels; got {self.shapes!r}.")
-        _set(self, "size", _counts("The size of a prior map, (rows, columns),", self.size))
-        _set(self, "step", _sizes("The step of a prior map, (down, across),", self.step))
-        _set(self, "shapes", tuple(_sizes("A shape of a prior map, (width, height),", shape) for shape in shapes))
+        _set(self, "size", _parse_counts("The size of a prior map, (rows, columns),", self.size))
+        _set(self, "step", _parse_sizes("The step of a prior map, (down, across),", self.step))
+        _set(self, "shapes", tuple(_parse_sizes("A shape of a prior map, (width, height),", shape) for shape in shapes))
 
     @property
     def count(self) -> int:
@@ -83,8 +83,8 @@ class PriorSpec:
         if not isinstance(self.note, str):
             raise ValueError(f"The note of prior spec {self.name} is a text; got {self.note!r}.")
         _set(self, "maps", maps)
-        _set(self, "input_size", _counts("The input size of a prior spec, (height, width),", self.input_size))
-        _set(self, "variances", _sizes("The variances of a prior spec, of cx, cy, w, h,", self.variances, 4))
+        _set(self, "input_size", _parse_counts("The input size of a prior spec, (height, width),", self.input_size))
+        _set(self, "variances", _parse_sizes("The variances of a prior spec, of cx, cy, w, h,", self.variances, 4))
         for level in maps:
             _check_inside(level, self.input_size, self.clip)
 
@@ -151,7 +151,7 @@ class PriorSpec:
         return cls(maps=tuple(PriorMap(**level) for level in data["maps"]), **settings)
 
 
-def bounded(spec: PriorSpec) -> PriorSpec:
+def clamp_shapes(spec: PriorSpec) -> PriorSpec:
     """Return the spec with no shape wider or higher than the input.
 
     This is what torchvision's SSD (`clip` of its DefaultBoxGenerator) and the EPFL report's code do in place of
@@ -182,14 +182,14 @@ def _check_inside(level: PriorMap, input_size: tuple[int, int], clip: bool) -> N
             )
 
 
-def _counts(what: str, values: Any) -> tuple[int, ...]:
+def _parse_counts(what: str, values: Any) -> tuple[int, ...]:
     """Return two whole numbers above zero as a tuple."""
     if not _is_row(values, 2, Integral):
         raise ValueError(f"{what} is two whole numbers above zero; got {values!r}.")
     return tuple(int(value) for value in values)
 
 
-def _sizes(what: str, values: Any, count: int = 2) -> tuple[float, ...]:
+def _parse_sizes(what: str, values: Any, count: int = 2) -> tuple[float, ...]:
     """Return so many finite numbers above zero as a tuple of floats."""
     if not _is_row(values, count, Real):
         raise ValueError(f"{what} is {count} finite numbers above zero; got {values!r}.")

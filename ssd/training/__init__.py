@@ -5,26 +5,26 @@
 
 from __future__ import annotations
 
-from ssd.training.config import TRAININGS, TrainConfig
-from ssd.training.dataset import Examples
-from ssd.training.loop import Course, Finished, Watch, read_history
-from ssd.training.task import Task, load_task, save_task
+from ssd.training.config import TRAIN_PRESETS, TrainConfig
+from ssd.training.dataset import InMemoryDataset
+from ssd.training.loop import TrainingCallbacks, TrainingResult, TrainingRun, read_history
+from ssd.training.task import TrainingTask, load_task, save_task
 from ssd.training.trainer import DivergedError, Progress, Trainer
-from ssd.training.validation import Judge, Scores
+from ssd.training.validation import Scores, Validator
 
 __all__ = [
-    "TRAININGS",
-    "Course",
+    "TRAIN_PRESETS",
     "DivergedError",
-    "Examples",
-    "Finished",
-    "Judge",
+    "InMemoryDataset",
     "Progress",
     "Scores",
-    "Task",
     "TrainConfig",
     "Trainer",
-    "Watch",
+    "TrainingCallbacks",
+    "TrainingResult",
+    "TrainingRun",
+    "TrainingTask",
+    "Validator",
     "load_task",
     "read_history",
     "save_task",

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from ssd.training.loop import Course, Watch
+from ssd.training.loop import TrainingCallbacks, TrainingRun
 from ssd.training.task import load_task
 from ssd.training.trainer import DivergedError
 
@@ -22,22 +22,22 @@ def main() -> int:
     parser.add_argument("--checkpoint-minutes", type=float, default=10.0, help="from one checkpoint to the next")
     given = parser.parse_args()
     try:
-        watch = Watch(epoch=_show, said=_say)
-        finished = Course(
-            load_task(given.dir), given.out, given.device, 60 * given.checkpoint_minutes, watch=watch
+        watch = TrainingCallbacks(on_epoch=_log_row, log=_log)
+        finished = TrainingRun(
+            load_task(given.dir), given.out, given.device, 60 * given.checkpoint_minutes, callbacks=watch
         ).run()
     except (ValueError, OSError, DivergedError) as error:
-        _say(f"error: {error}")
+        _log(f"error: {error}")
         return 1
     print(json.dumps({"bundle": str(given.out / "bundle"), **vars(finished), "rows": len(finished.rows)}))  # noqa: T201
     return 0
 
 
-def _show(row: Mapping[str, float]) -> None:
-    _say("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+def _log_row(row: Mapping[str, float]) -> None:
+    _log("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201 - a command of its own
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from ssd.augmentation.config import AUGMENTATIONS, AugmentationConfig
 from ssd.losses.multibox import LossConfig
 
-__all__ = ["TRAININGS", "TrainConfig"]
+__all__ = ["TRAIN_PRESETS", "TrainConfig"]
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class TrainConfig:
         weight_decay: Of all weights.
         bias_factor: Biases learn so many times as fast.
         warmup: Share of all steps in which the rate rises from nothing.
-        decay: "none", "cosine" to nothing at the end, or the shares of all steps after which a tenth of it is left.
+        lr_schedule: "none", "cosine" to nothing at the end, or the shares of all steps after which a tenth of it is left.
         clip: The gradient's largest norm; none: as it comes.
         ema: Of a moving average of the weights, the share that stays each step; 0: the weights themselves.
         bfloat16: Whether to multiply in bfloat16; none: where the device does.
         best_by: What chooses the epoch to keep: "loss" or "map", both on the photos kept back.
         validate_every: Epochs from one validation to the next; the last epoch always has one.
-        patience: Stop after so many epochs without a better one; 0: never.
+        early_stopping_epochs: Stop after so many epochs without a better one; 0: never.
         augmentation: What happens to photos.
         loss: What is lowered.
         seed: Of the order of photos and of their augmentation.
@@ -46,24 +46,26 @@ class TrainConfig:
     weight_decay: float = 5e-4
     bias_factor: float = 2.0
     warmup: float = 0.0
-    decay: Literal["none", "cosine"] | tuple[float, ...] = "none"
+    lr_schedule: Literal["none", "cosine"] | tuple[float, ...] = "none"
     clip: float | None = None
     ema: float = 0.0
     bfloat16: bool | None = False
     best_by: Literal["loss", "map"] = "loss"
     validate_every: int = 1
-    patience: int = 0
+    early_stopping_epochs: int = 0
     augmentation: AugmentationConfig = field(default_factory=lambda: AUGMENTATIONS["epfl"])
     loss: LossConfig = field(default_factory=LossConfig)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "decay", self.decay if isinstance(self.decay, str) else tuple(self.decay))
-        if min(self.epochs, self.batch - 1, self.validate_every) < 1 or min(self.patience, self.seed) < 0:
+        object.__setattr__(
+            self, "lr_schedule", self.lr_schedule if isinstance(self.lr_schedule, str) else tuple(self.lr_schedule)
+        )
+        if min(self.epochs, self.batch - 1, self.validate_every) < 1 or min(self.early_stopping_epochs, self.seed) < 0:
             raise ValueError(
                 "Training has one epoch or more, two photos a batch or more (batch norm needs them), validate_every "
                 "from 1, patience and seed from 0; got "
-                f"{self.epochs}, {self.batch}, {self.validate_every}, {self.patience}, {self.seed}."
+                f"{self.epochs}, {self.batch}, {self.validate_every}, {self.early_stopping_epochs}, {self.seed}."
             )
         shares = (self.warmup, self.ema, self.momentum)
         if not (0 < self.lr < inf and all(0 <= share < 1 for share in shares) and self.weight_decay >= 0):
@@ -74,8 +76,8 @@ class TrainConfig:
         for name, known in (("optimiser", ("sgd", "adamw")), ("best_by", ("loss", "map"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is one of {', '.join(known)}; got {getattr(self, name)!r}.")
-        if isinstance(self.decay, str) and self.decay not in {"none", "cosine"}:
-            raise ValueError(f"decay is none, cosine, or shares of all steps; got {self.decay!r}.")
+        if isinstance(self.lr_schedule, str) and self.lr_schedule not in {"none", "cosine"}:
+            raise ValueError(f"decay is none, cosine, or shares of all steps; got {self.lr_schedule!r}.")
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as what `json.dumps` takes; `from_json` gives them back, equal."""
@@ -87,15 +89,15 @@ class TrainConfig:
         inner = {"augmentation": AugmentationConfig(**data["augmentation"]), "loss": LossConfig(**data["loss"])}
         return cls(**{**data, **inner})
 
-    def rate(self, progress: float) -> float:
+    def lr_at(self, progress: float) -> float:
         """Return the learning rate at a share of all steps, from 0 to 1."""
         rising = min(1.0, progress / self.warmup) if self.warmup else 1.0
-        if self.decay == "none":
+        if self.lr_schedule == "none":
             return self.lr * rising
-        if self.decay == "cosine":
+        if self.lr_schedule == "cosine":
             after = max(progress - self.warmup, 0.0) / (1 - self.warmup)
             return self.lr * rising * (1 + cos(pi * after)) / 2
-        return self.lr * rising * 0.1 ** sum(progress >= float(share) for share in self.decay)
+        return self.lr * rising * 0.1 ** sum(progress >= float(share) for share in self.lr_schedule)
 
 
 # After four epochs on CMP AdamW was 8 points of mAP ahead of SGD, and balance .5 took the AP of rare doors from 9 to 24
@@ -108,21 +110,21 @@ FAST: Final = TrainConfig(
     weight_decay=1e-2,
     bias_factor=1.0,
     warmup=0.05,
-    decay="cosine",
+    lr_schedule="cosine",
     clip=10.0,
     ema=0.999,
     bfloat16=None,
     best_by="map",
-    patience=20,
-    loss=LossConfig(min_negatives=16, balance=0.5),
+    early_stopping_epochs=20,
+    loss=LossConfig(min_negatives=16, class_balance=0.5),
 )
 
-TRAININGS: Final[Mapping[str, TrainConfig]] = {
+TRAIN_PRESETS: Final[Mapping[str, TrainConfig]] = {
     "epfl": TrainConfig(),
     # 80,000, 20,000 and 20,000 steps of batch 32 on VOC's 16,551 photos are 232 epochs.
-    "paper": TrainConfig(epochs=232, batch=32, decay=(2 / 3, 5 / 6), augmentation=AUGMENTATIONS["paper"]),
+    "paper": TrainConfig(epochs=232, batch=32, lr_schedule=(2 / 3, 5 / 6), augmentation=AUGMENTATIONS["paper"]),
     "fast": FAST,
-    "light": replace(FAST, epochs=40, batch=16, lr=1e-3, ema=0.998, patience=0),
+    "light": replace(FAST, epochs=40, batch=16, lr=1e-3, ema=0.998, early_stopping_epochs=0),
     # Drawn photos are all of one kind: little is to be gained from changing them, and much from seeing them often.
     "demo": replace(
         FAST,
@@ -132,8 +134,8 @@ TRAININGS: Final[Mapping[str, TrainConfig]] = {
         warmup=0.1,
         ema=0.99,
         validate_every=3,
-        patience=0,
+        early_stopping_epochs=0,
         augmentation=replace(AUGMENTATIONS["mild"], colour_chance=0.3, zoom_chance=0.0, crop_scale=(0.6, 1.0)),
-        loss=LossConfig(min_negatives=4, balance=0.5),
+        loss=LossConfig(min_negatives=4, class_balance=0.5),
     ),
 }

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ssd.containers import Target
 
-__all__ = ["Examples"]
+__all__ = ["InMemoryDataset"]
 
 
 @dataclass(frozen=True)
-class Examples:
+class InMemoryDataset:
     """Photos with what they should show, in memory: on the CPU, or on the GPU where they fit.
 
     Attributes:
@@ -45,11 +45,11 @@ class Examples:
         return len(self.photos)
 
     @property
-    def bytes(self) -> int:
+    def num_bytes(self) -> int:
         """The memory that the photos take."""
         return sum(photo.numel() for photo in self.photos)
 
-    def to(self, device: torch.device | str) -> Examples:
+    def to(self, device: torch.device | str) -> InMemoryDataset:
         """Return the examples with their photos on a device."""
         return replace(self, photos=[photo.to(device) for photo in self.photos])
 
@@ -65,11 +65,11 @@ class Examples:
         whole = shares.astype(np.int64)
         missing, rest = len(self) - int(whole.sum()), shares - whole
         if missing:
-            whole += np.bincount(_drawn(generator, rest, missing), minlength=len(self))
+            whole += np.bincount(_sample(generator, rest, missing), minlength=len(self))
         return generator.permutation(np.repeat(np.arange(len(self)), whole))
 
 
-def _drawn(
+def _sample(
     generator: np.random.Generator, shares: np.ndarray[Any, np.dtype[np.float64]], count: int
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return `count` places, each drawn as often as its share says: marks at equal distances on the shares in a row."""

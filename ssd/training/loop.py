@@ -23,46 +23,46 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ssd.bundle import Bundle, bundle_digest, save_bundle, write_folder
-from ssd.malloc import keep_freed_memory
+from ssd.malloc import tune_malloc
 from ssd.model import SSD
-from ssd.training.dataset import Examples
-from ssd.training.task import Task
-from ssd.training.trainer import Progress, Trainer, below
-from ssd.training.validation import Judge, Scores
+from ssd.training.dataset import InMemoryDataset
+from ssd.training.task import TrainingTask
+from ssd.training.trainer import Progress, Trainer, strip_prefix
+from ssd.training.validation import Scores, Validator
 
-__all__ = ["BUNDLE", "CHECKPOINT", "HISTORY_FILE", "Course", "Finished", "Watch", "read_history"]
+__all__ = ["BUNDLE", "CHECKPOINT", "HISTORY_FILE", "TrainingCallbacks", "TrainingResult", "TrainingRun", "read_history"]
 
 CHECKPOINT: Final = "checkpoint"
 BUNDLE: Final = "bundle"
 HISTORY_FILE: Final = "history.json"
 STATE_FILE: Final = "state.json"
 TENSORS_FILE: Final = "state.safetensors"
-PAUSE: Final = 5.0
+RETRY_PAUSE: Final = 5.0
 
 Row = dict[str, float]
 
 
-def _nothing(*_: Any) -> None:
+def _do_nothing(*_: Any) -> None:
     """Watch nothing."""
 
 
 @dataclass(frozen=True)
-class Watch:
+class TrainingCallbacks:
     """Who wants to know what happens.
 
     Attributes:
-        stepped: Called with the photos shown, after each step.
-        epoch: Called with the entry of each epoch.
-        said: Called with a sentence now and then.
+        on_step: Called with the photos shown, after each step.
+        on_epoch: Called with the entry of each epoch.
+        log: Called with a sentence now and then.
     """
 
-    stepped: Callable[[int], None] = _nothing
-    epoch: Callable[[Mapping[str, float]], None] = _nothing
-    said: Callable[[str], None] = _nothing
+    on_step: Callable[[int], None] = _do_nothing
+    on_epoch: Callable[[Mapping[str, float]], None] = _do_nothing
+    log: Callable[[str], None] = _do_nothing
 
 
 @dataclass(frozen=True)
-class Finished:
+class TrainingResult:
     """What a run has come to.
 
     Attributes:
@@ -81,7 +81,7 @@ class Finished:
 
 
 @dataclass
-class _Best:
+class _BestEpoch:
     """The epoch to keep, so far."""
 
     number: int = 0
@@ -89,109 +89,111 @@ class _Best:
     weights: Mapping[str, Tensor] | None = None
 
 
-class Course:
+class TrainingRun:
     """One run of a task in a folder.
 
     Args:
         task: What is trained.
         out: The run's folder; a checkpoint in it is gone on from.
         device: "cpu", "cuda", or "auto".
-        keep_every: Seconds from one checkpoint to the next.
-        patience: Seconds to wait for a full disk, at the end; in between a checkpoint that fails is tried again later.
-        watch: Who wants to know.
+        checkpoint_seconds: Seconds from one checkpoint to the next.
+        retry_seconds: Seconds to wait for a full disk, at the end; in between a checkpoint that fails is tried again later.
+        callbacks: Who wants to know.
     """
 
     def __init__(
         self,
-        task: Task,
+        task: TrainingTask,
         out: Path,
         device: str = "auto",
-        keep_every: float = 600.0,
-        patience: float = 0.0,
-        watch: Watch | None = None,
+        checkpoint_seconds: float = 600.0,
+        retry_seconds: float = 0.0,
+        callbacks: TrainingCallbacks | None = None,
     ) -> None:
-        self.task, self.out, self.keep_every, self.patience = task, out, keep_every, patience
-        self.watch, self.device = watch or Watch(), device_of(device)
+        self.task, self.out, self.checkpoint_seconds, self.retry_seconds = task, out, checkpoint_seconds, retry_seconds
+        self.callbacks, self.device = callbacks or TrainingCallbacks(), resolve_device(device)
         if self.device.index is not None:
             torch.cuda.set_device(self.device)  # what is captured runs on the streams of the device in force
-        train, val = (_placed(examples, self.device) for examples in (task.train, task.val))
+        train, val = (_place_on_device(examples, self.device) for examples in (task.train, task.val))
         assert train is not None
-        self.trainer = Trainer(task.network(), train, task.config, self.device)
-        self.judge = Judge(val, task.model, task.config.loss, task.decode) if val is not None else None
+        self.trainer = Trainer(task.build_model(), train, task.config, self.device)
+        self.validator = Validator(val, task.model, task.config.loss, task.decode) if val is not None else None
         self.rows: list[Row] = []
-        self.best, self.kept = _Best(), time.monotonic()
-        self.taken: dict[str, bytes] | None = None
+        self.best, self.last_checkpoint = _BestEpoch(), time.monotonic()
+        self.pending_checkpoint: dict[str, bytes] | None = None
         if (self.out / CHECKPOINT).exists():
             self._resume()
 
-    def run(self) -> Finished:
+    def run(self) -> TrainingResult:
         """Return what the run has come to."""
         if self.device.type == "cpu":
-            keep_freed_memory()
-        with _repeatable(self.device):
+            tune_malloc()
+        with _deterministic(self.device):
             return self._run()
 
-    def _run(self) -> Finished:
+    def _run(self) -> TrainingResult:
         while len(self.rows) < self.task.config.epochs and not self._is_stale():
-            self._epoch()
-        last = self._state()
-        self._patiently(lambda: write_folder(self.out / CHECKPOINT, last))
+            self._run_epoch()
+        last = self._checkpoint_files()
+        self._retry_write(lambda: write_folder(self.out / CHECKPOINT, last))
         return self._finish()
 
-    def _epoch(self) -> None:
-        trainer, size = self.trainer, self.trainer.steps_an_epoch
+    def _run_epoch(self) -> None:
+        trainer, size = self.trainer, self.trainer.steps_per_epoch
         before, number = Progress(**vars(trainer.progress)), len(self.rows) + 1
         trainer.run(number * size, self._after_step)
         now = trainer.progress
         locations, confidences = zip(*now.losses[-size:], strict=True)
         location, confidence = sum(locations) / size, sum(confidences) / size
-        seconds, waited = now.seconds - before.seconds, now.waited - before.waited
+        seconds, waited = now.seconds - before.seconds, now.wait_seconds - before.wait_seconds
         row: Row = {
             "epoch": number,
             "step": now.step,
-            "lr": self.task.config.rate(now.step / (size * self.task.config.epochs)),
+            "lr": self.task.config.lr_at(now.step / (size * self.task.config.epochs)),
             "train.loss": location + confidence,
             "train.loss_location": location,
             "train.loss_confidence": confidence,
             "images_per_second": (now.step - before.step) * self.task.config.batch / max(seconds, 1e-9),
             "data_wait": waited / max(seconds, 1e-9),
         }
-        if self.judge and (number % self.task.config.validate_every == 0 or number == self.task.config.epochs):
-            scores = self.judge(trainer.best_weights, self.device, trainer.bfloat16)
+        if self.validator and (number % self.task.config.validate_every == 0 or number == self.task.config.epochs):
+            scores = self.validator(trainer.eval_weights, self.device, trainer.bfloat16)
             row |= {f"val.{name}": value for name, value in scores.items()}
         self.rows.append(row)
-        self._compare(row)
-        self.watch.epoch(row)
+        self._keep_if_best(row)
+        self.callbacks.on_epoch(row)
 
-    def _compare(self, row: Row) -> None:
+    def _keep_if_best(self, row: Row) -> None:
         """Keep the weights if this epoch is the best so far; without photos to judge by, each is."""
-        if self.judge is None:
+        if self.validator is None:
             value = float(row["epoch"])
         elif "val.loss" in row:
             value = -row["val.loss"] if self.task.config.best_by == "loss" else row.get("val.map50", -math.inf)
         else:
             return
         if self.best.weights is None or value > self.best.value:
-            weights = self.trainer.best_weights.state_dict()
-            self.best = _Best(int(row["epoch"]), value, {name: tensor.clone() for name, tensor in weights.items()})
+            weights = self.trainer.eval_weights.state_dict()
+            self.best = _BestEpoch(int(row["epoch"]), value, {name: tensor.clone() for name, tensor in weights.items()})
 
     def _is_stale(self) -> bool:
-        patience = self.task.config.patience
+        patience = self.task.config.early_stopping_epochs
         return bool(patience and self.rows) and len(self.rows) - self.best.number >= patience
 
     def _after_step(self) -> None:
         """Write a checkpoint now and then, one step after it was taken: that step's loss has shown that it is good."""
-        self.watch.stepped(self.task.config.batch)
-        if self.taken is not None:
+        self.callbacks.on_step(self.task.config.batch)
+        if self.pending_checkpoint is not None:
             try:
-                write_folder(self.out / CHECKPOINT, self.taken)
+                write_folder(self.out / CHECKPOINT, self.pending_checkpoint)
             except OSError as error:
-                self.watch.said(f"no checkpoint can be written ({error.strerror}); the last one stays, the run goes on")
-            self.taken, self.kept = None, time.monotonic()
-        elif time.monotonic() - self.kept >= self.keep_every:
-            self.taken = self._state()
+                self.callbacks.log(
+                    f"no checkpoint can be written ({error.strerror}); the last one stays, the run goes on"
+                )
+            self.pending_checkpoint, self.last_checkpoint = None, time.monotonic()
+        elif time.monotonic() - self.last_checkpoint >= self.checkpoint_seconds:
+            self.pending_checkpoint = self._checkpoint_files()
 
-    def _state(self) -> dict[str, bytes]:
+    def _checkpoint_files(self) -> dict[str, bytes]:
         """Return the files of a checkpoint."""
         tensors = self.trainer.state()
         if self.best.weights is not None:
@@ -216,25 +218,25 @@ class Course:
             self.rows = state["rows"]
             number, value = state["best"]
             if value is not None:
-                weights = {name: tensor.to(self.device) for name, tensor in below(tensors, "best.").items()}
-                self.best = _Best(number, value, weights)
+                weights = {name: tensor.to(self.device) for name, tensor in strip_prefix(tensors, "best.").items()}
+                self.best = _BestEpoch(number, value, weights)
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise ValueError(
                 f"The checkpoint {folder} can't be gone on from: {error}. Delete it to begin anew."
             ) from error
-        self.watch.said(f"goes on after step {self.trainer.progress.step}, of epoch {len(self.rows) + 1}")
+        self.callbacks.log(f"goes on after step {self.trainer.progress.step}, of epoch {len(self.rows) + 1}")
 
-    def _finish(self) -> Finished:
+    def _finish(self) -> TrainingResult:
         """Write the bundle of the best epoch, scored on the test photos, and the history."""
         assert self.best.weights is not None
         model = SSD(self.task.model)
-        model.load_state_dict(_rounded(self.best.weights))
+        model.load_state_dict(_round_weights(self.best.weights))
         model.eval()
         row = self.rows[self.best.number - 1]
         val = {name.removeprefix("val."): value for name, value in row.items() if name.startswith("val.")}
-        test = self._test(model)
+        test = self._score_test(model)
         trained = {
-            **self.task.about,
+            **self.task.metadata,
             "epoch": self.best.number,
             "device": str(self.device),
             "versions": {name: version(name) for name in ("torch", "torchvision", "numpy")},
@@ -242,43 +244,43 @@ class Course:
             "test": test,
         }
         bundle = Bundle(model, self.task.decode, trained)
-        digest = self._patiently(lambda: save_bundle(self.out / BUNDLE, bundle))
+        digest = self._retry_write(lambda: save_bundle(self.out / BUNDLE, bundle))
         assert digest is not None
-        finished = Finished(self.rows, self.best.number, val, test, digest)
+        finished = TrainingResult(self.rows, self.best.number, val, test, digest)
         text = json.dumps(vars(finished), indent=1).encode()
-        self._patiently(lambda: _write(self.out / HISTORY_FILE, text))
+        self._retry_write(lambda: _write_atomically(self.out / HISTORY_FILE, text))
         return finished
 
-    def _test(self, model: SSD) -> Scores:
+    def _score_test(self, model: SSD) -> Scores:
         if self.task.test is None or not len(self.task.test):
             return {}
-        judge = Judge(self.task.test, self.task.model, self.task.config.loss, self.task.decode)
+        judge = Validator(self.task.test, self.task.model, self.task.config.loss, self.task.decode)
         return judge(model, self.device, self.trainer.bfloat16)
 
-    def _patiently(self, write: Callable[[], Any]) -> Any:
+    def _retry_write(self, write: Callable[[], Any]) -> Any:
         """Return what a write returns, tried again while the disk is full."""
-        end = time.monotonic() + self.patience
+        end = time.monotonic() + self.retry_seconds
         while True:
             try:
                 return write()
             except OSError as error:
                 if time.monotonic() >= end:
                     raise
-                self.watch.said(f"cannot write to {self.out} ({error.strerror}); trying again")
-                time.sleep(min(PAUSE, self.patience))
+                self.callbacks.log(f"cannot write to {self.out} ({error.strerror}); trying again")
+                time.sleep(min(RETRY_PAUSE, self.retry_seconds))
 
 
-def read_history(out: Path) -> Finished | None:
+def read_history(out: Path) -> TrainingResult | None:
     """Return what a run in a folder has come to, if it has."""
     try:
         data = json.loads((out / HISTORY_FILE).read_text(encoding="utf-8"))
-        finished = Finished(**data)
+        finished = TrainingResult(**data)
         return finished if bundle_digest(out / BUNDLE) == finished.digest else None
     except (OSError, TypeError, ValueError):
         return None
 
 
-def _rounded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _round_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return weights that a bundle stores in half the bits, unless one of them is too large for that.
 
     What this takes off is an eighth of what bfloat16 does, in which most machines multiply.
@@ -287,7 +289,7 @@ def _rounded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return half if all(bool(tensor.isfinite().all()) for tensor in half.values()) else dict(weights)
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write_atomically(path: Path, data: bytes) -> None:
     """Write a file beside, and rename it."""
     beside = path.with_name(f".{path.name}.new")
     beside.write_bytes(data)
@@ -295,7 +297,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def _repeatable(device: torch.device) -> Iterator[None]:
+def _deterministic(device: torch.device) -> Iterator[None]:
     """Let a GPU add in one order, so that a run gone on with is the same; a CPU always does."""
     if device.type != "cuda":
         yield
@@ -311,17 +313,17 @@ def _repeatable(device: torch.device) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
-def device_of(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """Return a device by name, "auto" being a GPU where there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)
 
 
-def _placed(examples: Examples | None, device: torch.device) -> Examples | None:
+def _place_on_device(examples: InMemoryDataset | None, device: torch.device) -> InMemoryDataset | None:
     """Return the examples on a GPU, if they take less than half of what is free there."""
     if examples is None or not len(examples):
         return None
-    if device.type != "cuda" or examples.bytes > torch.cuda.mem_get_info(device)[0] / 2:
+    if device.type != "cuda" or examples.num_bytes > torch.cuda.mem_get_info(device)[0] / 2:
         return examples
     return examples.to(device)

@@ -19,19 +19,19 @@ from ssd.containers import Target
 from ssd.decoding import DecodeConfig
 from ssd.model import SSD, ModelConfig
 from ssd.training.config import TrainConfig
-from ssd.training.dataset import Examples
+from ssd.training.dataset import InMemoryDataset
 from ssd.weight_conversion import load_trunk
 
-__all__ = ["TASK_FILE", "Task", "load_task", "save_task"]
+__all__ = ["TASK_FILE", "TrainingTask", "load_task", "save_task"]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 TASK_FILE: Final = "task.json"
-START_FILE: Final = "start.safetensors"
+INIT_FILE: Final = "start.safetensors"
 SPLITS: Final = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingTask:
     """What is trained, how, from what, and judged on what.
 
     Attributes:
@@ -40,39 +40,39 @@ class Task:
         train: What it learns from.
         val: What chooses the epoch to keep; none: the last one is kept.
         test: What the chosen one is scored on, once, at the end.
-        start: Weights to start from: a trunk's as torchvision names them, or those of a bundle that fit; none: drawn.
+        init_weights: Weights to start from: a trunk's as torchvision names them, or those of a bundle that fit; none: drawn.
         decode: How outputs become detections.
-        about: Whatever else the bundle should tell: digests, where the weights come from.
+        metadata: Whatever else the bundle should tell: digests, where the weights come from.
     """
 
     model: ModelConfig
     config: TrainConfig
-    train: Examples
-    val: Examples | None = None
-    test: Examples | None = None
-    start: Mapping[str, Tensor] = field(default_factory=dict)
+    train: InMemoryDataset
+    val: InMemoryDataset | None = None
+    test: InMemoryDataset | None = None
+    init_weights: Mapping[str, Tensor] = field(default_factory=dict)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
-    about: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
-    def network(self) -> SSD:
+    def build_model(self) -> SSD:
         """Return the network as the run begins: what `start` has not is drawn by the seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             model = SSD(self.model)
-        if any(name.startswith("features.") for name in self.start):
-            load_trunk(model, self.start)
-        elif self.start:
-            model.load_state_dict({**model.state_dict(), **self.start})
+        if any(name.startswith("features.") for name in self.init_weights):
+            load_trunk(model, self.init_weights)
+        elif self.init_weights:
+            model.load_state_dict({**model.state_dict(), **self.init_weights})
         return model
 
     @property
     def digest(self) -> str:
         """What decides the course of the run, as a sha256: settings and photos' names, not their pixels."""
-        decided = [self.model.to_json(), self.config.to_json(), list(self.train.names), _plain(self.about)]
+        decided = [self.model.to_json(), self.config.to_json(), list(self.train.names), _to_plain(self.metadata)]
         return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
 
 
-def save_task(folder: Path, task: Task) -> None:
+def save_task(folder: Path, task: TrainingTask) -> None:
     """Write a task into a folder at one stroke: settings as JSON, photos and boxes as arrays, no pickle."""
     if folder.exists() and not (folder / TASK_FILE).is_file():
         raise FileExistsError(f"{folder} is there and is no prepared task; name a folder that is not.")
@@ -82,42 +82,43 @@ def save_task(folder: Path, task: Task) -> None:
         "model": task.model.to_json(),
         "config": task.config.to_json(),
         "decode": asdict(task.decode),
-        "about": _plain(task.about),
-        "splits": {name: _rows(examples) for name, examples in splits.items()},
+        "metadata": _to_plain(task.metadata),
+        "splits": {name: _dataset_rows(examples) for name, examples in splits.items()},
     }
-    files = {TASK_FILE: json.dumps(about, indent=1).encode(), START_FILE: save(dict(task.start))}
-    write_folder(folder, files | {f"{name}.safetensors": save(_tensors(e)) for name, e in splits.items()})
+    files = {TASK_FILE: json.dumps(about, indent=1).encode(), INIT_FILE: save(dict(task.init_weights))}
+    write_folder(folder, files | {f"{name}.safetensors": save(_dataset_tensors(e)) for name, e in splits.items()})
 
 
-def load_task(folder: Path) -> Task:
+def load_task(folder: Path) -> TrainingTask:
     """Return the task that was written into a folder."""
     try:
         data = json.loads((folder / TASK_FILE).read_text(encoding="utf-8"))
         if data["format"] != FORMAT:
             raise ValueError(f"it has format {data['format']!r}, this release reads {FORMAT}")
         splits = {
-            name: _examples(rows, load_file(folder / f"{name}.safetensors")) for name, rows in data["splits"].items()
+            name: _build_dataset(rows, load_file(folder / f"{name}.safetensors"))
+            for name, rows in data["splits"].items()
         }
-        return Task(
+        return TrainingTask(
             model=ModelConfig.from_json(data["model"]),
             config=TrainConfig.from_json(data["config"]),
-            start=load_file(folder / START_FILE),
+            init_weights=load_file(folder / INIT_FILE),
             decode=DecodeConfig(**data["decode"]),
-            about=data["about"],
+            metadata=data["metadata"],
             **splits,
         )
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise ValueError(
-            f"{folder} is no prepared task: {error}. Write it again with `facade train --prepare`."
+            f"{folder} is no prepared task: {error}. Write it again with `facade train --export-task`."
         ) from error
 
 
-def _rows(examples: Examples) -> dict[str, Any]:
+def _dataset_rows(examples: InMemoryDataset) -> dict[str, Any]:
     rows = {"names": examples.names, "weights": examples.weights, "sets": examples.sets}
     return {key: None if row is None else list(row) for key, row in rows.items()}
 
 
-def _tensors(examples: Examples) -> dict[str, Tensor]:
+def _dataset_tensors(examples: InMemoryDataset) -> dict[str, Tensor]:
     """Return photos and targets as tensors by name."""
     tensors: dict[str, Tensor] = {}
     for place, (photo, target) in enumerate(zip(examples.photos, examples.targets, strict=True)):
@@ -129,17 +130,17 @@ def _tensors(examples: Examples) -> dict[str, Tensor]:
     return tensors
 
 
-def _examples(rows: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Examples:
+def _build_dataset(rows: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> InMemoryDataset:
     count = range(len(rows["names"]))
     targets = [
         Target(*(tensors.get(f"{place}.{name}") for name in ("boxes", "labels", "ignore", "labelled")))  # type: ignore[arg-type]
         for place in count
     ]
-    return Examples(
+    return InMemoryDataset(
         rows["names"], [tensors[f"{place}.photo"] for place in count], targets, rows["weights"], rows["sets"]
     )
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def _to_plain(values: Mapping[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(json.dumps(dict(values)))
     return plain

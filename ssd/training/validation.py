@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ssd.augmentation.transforms import Plan, map_target
+from ssd.augmentation.transforms import TransformPlan, map_target
 from ssd.bundle import Bundle
 from ssd.containers import Detections, Target, TargetBatch
 from ssd.decoding import DecodeConfig
@@ -17,21 +17,21 @@ from ssd.losses.multibox import LossConfig, MultiBoxLoss
 from ssd.metrics.voc import match_images, voc_ap
 from ssd.model import SSD, ModelConfig
 from ssd.resize import resize_photo
-from ssd.training.dataset import Examples
+from ssd.training.dataset import InMemoryDataset
 
-__all__ = ["Judge", "Scores"]
+__all__ = ["Scores", "Validator"]
 
 Scores = Mapping[str, float]
 BATCH = 32
 
 
-class Judge:
+class Validator:
     """Photos kept back, brought to the input once, and what is true of them."""
 
-    def __init__(self, examples: Examples, config: ModelConfig, loss: LossConfig, decode: DecodeConfig) -> None:
+    def __init__(self, examples: InMemoryDataset, config: ModelConfig, loss: LossConfig, decode: DecodeConfig) -> None:
         size = config.priors.input_size
         self.inputs = torch.stack([resize_photo(photo, *size) for photo in examples.photos])
-        self.targets = [_squashed(*pair, size) for pair in zip(examples.photos, examples.targets, strict=True)]
+        self.targets = [_resize_to_input(*pair, size) for pair in zip(examples.photos, examples.targets, strict=True)]
         self.sets = list(examples.sets or [""] * len(examples))
         self.config, self.loss, self.decode = config, loss, decode
 
@@ -47,31 +47,31 @@ class Judge:
         loss = MultiBoxLoss(self.config.priors, self.loss).to(device)
         found: list[Detections] = []
         sums = torch.zeros(2)
-        for part in self._parts():
+        for part in self._batches():
             offsets, logits = detector.outputs(self.inputs[part])
-            targets = TargetBatch.of(self.targets[part], 1 + len(self.config.classes)).to(device)
+            targets = TargetBatch.from_targets(self.targets[part], 1 + len(self.config.classes)).to(device)
             terms = loss(offsets, logits, targets)
             sums += (len(terms.location) * torch.stack([terms.location.sum(), terms.confidence.sum()])).cpu()
             found += detector.decoder(offsets, logits)
         location, confidence = (sums / len(self.targets)).tolist()
         losses = {"loss": location + confidence, "loss_location": location, "loss_confidence": confidence}
-        return {**losses, **self._precisions(found)}
+        return {**losses, **self._all_scores(found)}
 
-    def _parts(self) -> Iterator[slice]:
+    def _batches(self) -> Iterator[slice]:
         return (slice(start, start + BATCH) for start in range(0, len(self.targets), BATCH))
 
-    def _precisions(self, found: Sequence[Detections]) -> dict[str, float]:
-        scores = self._precision("", range(len(found)), found)
+    def _all_scores(self, detections: Sequence[Detections]) -> dict[str, float]:
+        scores = self._scores("", range(len(detections)), detections)
         names = sorted(set(self.sets))
         for name in names if len(names) > 1 else ():
             rows = [row for row, own in enumerate(self.sets) if own == name]
-            scores |= self._precision(f"{name}.", rows, found)
+            scores |= self._scores(f"{name}.", rows, detections)
         return scores
 
-    def _precision(self, prefix: str, rows: Sequence[int], found: Sequence[Detections]) -> dict[str, float]:
+    def _scores(self, prefix: str, rows: Sequence[int], detections: Sequence[Detections]) -> dict[str, float]:
         """Return the average precisions over some photos; classes that have nothing to find there are left out."""
         truths = [self.targets[row] for row in rows]
-        matches = match_images([found[row] for row in rows], truths, 1 + len(self.config.classes))
+        matches = match_images([detections[row] for row in rows], truths, 1 + len(self.config.classes))
         scores: dict[str, float] = {}
         for percent in (50, 75):
             aps = voc_ap(matches, percent / 100, 11)
@@ -81,7 +81,7 @@ class Judge:
         return scores
 
 
-def _squashed(photo: Tensor, target: Target, size: tuple[int, int]) -> Target:
+def _resize_to_input(photo: Tensor, target: Target, size: tuple[int, int]) -> Target:
     """Return a target in pixels of the input."""
     (height, width), (rows, columns) = size, photo.shape[-2:]
-    return map_target(target, Plan((0, 0, columns, rows), (0, 0, width, height), size))
+    return map_target(target, TransformPlan((0, 0, columns, rows), (0, 0, width, height), size))

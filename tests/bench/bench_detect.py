@@ -44,14 +44,14 @@ from pipeline.storage.stage_folder import StageFolder
 from ssd import (
     LAYOUTS,
     Bundle,
-    DetectionRows,
+    DetectionArrays,
     Detector,
-    TruthRows,
+    GroundTruthArrays,
     bundle_digest,
     iou_xyxy,
     load_bundle,
-    match_rows,
-    outcomes,
+    match_arrays,
+    match_outcomes,
     resize_photo,
     voc_ap,
 )
@@ -89,11 +89,11 @@ def detect(source: object, bundle: Path, out: Path, *more: str) -> list[object]:
     return [*FACADE, "detect", source, "--model", bundle, "--out", out, "--tracking", "off", *more]
 
 
-def rows_of(table: pandas.DataFrame, numbers: Mapping[str, int]) -> DetectionRows:
+def rows_of(table: pandas.DataFrame, numbers: Mapping[str, int]) -> DetectionArrays:
     """Return detections as rows of images by their numbers."""
     images = table["path"].map(numbers).to_numpy(np.int64)
     boxes = table[COORDINATES].to_numpy(np.float64)
-    return DetectionRows(images, table["label"].to_numpy(np.int64), table["score"].to_numpy(np.float64), boxes)
+    return DetectionArrays(images, table["label"].to_numpy(np.int64), table["score"].to_numpy(np.float64), boxes)
 
 
 def found_in(out: Path, classes: Sequence[str]) -> pandas.DataFrame:
@@ -143,7 +143,7 @@ def scored(folder: Path, classes: Sequence[str], truths: Sequence[Mapping[str, A
     """Print the average precision of both tables."""
     numbers = {row["uri"]: number for number, row in enumerate(truths)}
     sizes = [len(row["labels"]) for row in truths]
-    wanted = TruthRows(
+    wanted = GroundTruthArrays(
         np.repeat(np.arange(len(truths)), sizes),
         np.concatenate([row["labels"] for row in truths]),
         np.concatenate([row["boxes"] for row in truths]).astype(np.float64),
@@ -152,7 +152,7 @@ def scored(folder: Path, classes: Sequence[str], truths: Sequence[Mapping[str, A
     )
     tables = {"ours": found_in(folder / "ours0", classes), "theirs": pandas.read_parquet(folder / "theirs.parquet")}
     for name, table in tables.items():
-        aps = voc_ap(match_rows(rows_of(table, numbers), wanted), 0.5, 11)
+        aps = voc_ap(match_arrays(rows_of(table, numbers), wanted), 0.5, 11)
         print(f"{name}: {len(table)} detections, mAP {100 * aps.mean:.2f}", (100 * aps.by_label[1:]).round(2))
 
 
@@ -254,7 +254,7 @@ def tiles(bundle: Path, count: int) -> None:
         for path, drawing in zip(paths, drawings, strict=True):
             Image.fromarray(drawing.photo).save(path, quality=92)
         boxes = [(n, names.index(box.label) + 1, box) for n, one in enumerate(drawings) for box in one.boxes]
-        wanted = TruthRows(
+        wanted = GroundTruthArrays(
             np.array([n for n, _, _ in boxes]),
             np.array([label for _, label, _ in boxes]),
             np.array([[box.xmin, box.ymin, box.xmax, box.ymax] for _, _, box in boxes], np.float64),
@@ -264,14 +264,14 @@ def tiles(bundle: Path, count: int) -> None:
             spent = timed(detect(folder / "photos", bundle, folder / title, *more))
             table = found_in(folder / title, names)
             for what, own in {"score from .01": table, "selected": table[table["selected"]]}.items():
-                matches = match_rows(rows_of(own, paths), wanted)
+                matches = match_arrays(rows_of(own, paths), wanted)
                 told = [_told(matches, label, name) for label, name in enumerate(names, start=1)]
                 print(f"{title}, {what}: {'; '.join(told)}; {spent:.0f} s", flush=True)
 
 
 def _told(matches: Any, label: int, name: str) -> str:
     own = matches.detections.labels == label
-    right = outcomes(matches, 0.5) == 1
+    right = match_outcomes(matches, 0.5) == 1
     twice = own & ~right & (matches.iou >= 0.5)
     positives, hits, all_found = int(matches.truths.positives()[label]), (own & right).sum(), max(own.sum(), 1)
     return (

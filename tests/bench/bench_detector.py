@@ -35,20 +35,20 @@ from pipeline.stages.index import stage as index
 from ssd import (
     LAYOUTS,
     SSD,
-    TRAININGS,
+    TRAIN_PRESETS,
     BackboneConfig,
     Bundle,
     DecodeConfig,
     Decoder,
     Detector,
-    Examples,
+    InMemoryDataset,
     ModelConfig,
     PriorSpec,
     Target,
     Trainer,
-    adopt,
-    bounded,
+    clamp_shapes,
     load_bundle,
+    load_matching_weights,
     load_trunk,
     preset,
     resize_photo,
@@ -89,13 +89,13 @@ def trained(spec: PriorSpec, data: Path, photos: list[Tensor], targets: list[Tar
     model = SSD(ModelConfig(spec, CLASSES, BackboneConfig("mobilenet_v2")))
     weights = load_file(data.parent / "weights" / "mobilenet_v2_features_imagenet_torchvision_fp16.safetensors")
     load_trunk(model, weights)
-    known = Examples([str(n) for n in range(len(photos) - BATCH)], photos[:-BATCH], targets[:-BATCH])
-    config = replace(TRAININGS["light"], batch=8, epochs=1 + steps // (len(known) // 8))
+    known = InMemoryDataset([str(n) for n in range(len(photos) - BATCH)], photos[:-BATCH], targets[:-BATCH])
+    config = replace(TRAIN_PRESETS["light"], batch=8, epochs=1 + steps // (len(known) // 8))
     trainer = Trainer(model, known, config)
     trainer.run(steps)
     location, confidence = np.mean(trainer.progress.losses[-50:], axis=0)
     print(f"trained {steps} steps to a loss of {location:.2f} + {confidence:.2f}", flush=True)
-    return trainer.best_weights.eval()
+    return trainer.eval_weights.eval()
 
 
 def race(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -120,10 +120,10 @@ def torchvision_ssd() -> torch.nn.Module:
         weights=None,
         weights_backbone=None,
         num_classes=1 + len(CLASSES),
-        score_thresh=SETTINGS.score,
-        nms_thresh=SETTINGS.overlap,
-        topk_candidates=SETTINGS.per_class,
-        detections_per_img=SETTINGS.keep,
+        score_thresh=SETTINGS.min_score,
+        nms_thresh=SETTINGS.nms_iou,
+        topk_candidates=SETTINGS.top_k_per_class,
+        detections_per_img=SETTINGS.max_detections,
     ).eval()
     with torch.no_grad():
         photo = photo_of(draw_scene(0)).float() / 255
@@ -147,7 +147,7 @@ def decoding(theirs: Any, spec: PriorSpec, data: Path, bundle: Path, rounds: int
         said = {"trained": model(model.normalise(inputs.float()))}
         said["worst"] = torch.randn(BATCH, spec.count, 4), torch.randn(BATCH, spec.count, 4)
         for name, (offsets, logits) in said.items():
-            probable = (logits.softmax(dim=2)[..., 1:] > SETTINGS.score).sum(dim=(1, 2)).float().mean()
+            probable = (logits.softmax(dim=2)[..., 1:] > SETTINGS.min_score).sum(dim=(1, 2)).float().mean()
             print(f"| decoding, {name}: {probable:.0f} candidates a photo | ms | of torchvision | a second |")
             outputs, sizes = {"bbox_regression": offsets, "cls_logits": logits}, [(300, 300)] * BATCH
             contenders = {
@@ -160,7 +160,7 @@ def decoding(theirs: Any, spec: PriorSpec, data: Path, bundle: Path, rounds: int
 def whole_call(theirs: Any, spec: PriorSpec, rounds: int) -> None:
     layout = LAYOUTS["torchvision"]
     ours = SSD(ModelConfig(spec, CLASSES, BackboneConfig(), layout.mean, layout.std)).eval()
-    adopt(ours, layout.convert(theirs.state_dict()), 1 + len(CLASSES))
+    load_matching_weights(ours, layout.convert(theirs.state_dict()), 1 + len(CLASSES))
     half, whole = (Detector(Bundle(ours, SETTINGS), bfloat16=bfloat16) for bfloat16 in (True, False))
     photos = [photo_of(draw_scene(seed, 683, 512)) for seed in range(BATCH)]
     inputs = torch.stack([resize_photo(photo, 300, 300) for photo in photos])
@@ -186,7 +186,7 @@ def whole_call(theirs: Any, spec: PriorSpec, rounds: int) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    twin, priors = torchvision_ssd(), bounded(preset("paper_coco"))
+    twin, priors = torchvision_ssd(), clamp_shapes(preset("paper_coco"))
     with tempfile.TemporaryDirectory() as folder:
         whole_call(twin, priors, rounds=3)
         decoding(twin, priors, Path(sys.argv[1]), Path(*sys.argv[2:3] or (folder, "bundle")), rounds=3)

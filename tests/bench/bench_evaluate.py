@@ -18,7 +18,7 @@ from pipeline.stages.evaluate.bootstrap import bootstrap_aps, bootstrap_counts, 
 from pipeline.stages.evaluate.data import EvaluationData
 from pipeline.stages.evaluate.scores import score_rows
 from pipeline.stages.evaluate.tables import evaluate_images
-from ssd import DetectionRows, TruthRows, match_rows, voc_ap
+from ssd import DetectionArrays, GroundTruthArrays, match_arrays, voc_ap
 
 CLASSES = ("building", "window", "door")
 DRAWN = 20
@@ -42,7 +42,7 @@ def judged_of(images: int) -> EvaluationData:
     return EvaluationData(table, CLASSES, detections, ids[0], truths, ids[1])
 
 
-def report_ap(detections: DetectionRows, truths: TruthRows, label: int) -> float:
+def report_ap(detections: DetectionArrays, truths: GroundTruthArrays, label: int) -> float:
     """Return a class's AP at .5 in 11 points, detection by detection with tensors, as the report counted it."""
     ours = torch.from_numpy(truths.labels == label)
     images, boxes = torch.from_numpy(truths.images)[ours], torch.from_numpy(truths.boxes)[ours]
@@ -81,7 +81,7 @@ def reported(images: int) -> float:
     start = time.perf_counter()
     aps = [report_ap(detections, truths, label) for label in range(1, truths.classes)]
     seconds = time.perf_counter() - start
-    np.testing.assert_allclose(aps, voc_ap(match_rows(detections, truths), 0.5, 11).by_label[1:], atol=0.001)
+    np.testing.assert_allclose(aps, voc_ap(match_arrays(detections, truths), 0.5, 11).by_label[1:], atol=0.001)
     return seconds / images
 
 
@@ -91,7 +91,7 @@ def main(images: int) -> None:
     judged, _ = timed("drawing the rows", lambda: judged_of(images))
     _, seconds = timed("all protocols, sizes and shapes", lambda: score_rows(judged, 0))
     timed("all tables of `evaluate`, without intervals", lambda: evaluate_images(judged, "model", 0))
-    classes = rank_classes(match_rows(judged.detections, judged.truths), 0.5, images)
+    classes = rank_classes(match_arrays(judged.detections, judged.truths), 0.5, images)
     weights = bootstrap_counts(images, DRAWN)
     timed(f"{DRAWN} drawings of AP at .5", lambda: [bootstrap_aps(one, weights) for one in classes])
     each = seconds / images

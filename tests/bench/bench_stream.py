@@ -27,12 +27,12 @@ from ssd import (
     Bundle,
     Detections,
     Detector,
+    InferenceStream,
+    LoadedPhoto,
     ModelConfig,
-    Read,
-    Stream,
-    adopt,
     best_batch,
-    bounded,
+    clamp_shapes,
+    load_matching_weights,
     preset,
 )
 
@@ -91,7 +91,7 @@ class Timed:
 
     def __init__(self, detector: Detector) -> None:
         self.detector, self.device = detector, detector.device
-        self.inputs_of, self.found = detector.inputs_of, detector.found
+        self.inputs_of, self.found = detector.inputs_of, detector.detections_of
         self.spans: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         self.seconds = 0.0
 
@@ -117,14 +117,16 @@ class Timed:
 def ours(model: torch.nn.Module, paths: Sequence[str], readers: int) -> str:
     """Find with the stream and tell how fast."""
     layout = LAYOUTS["torchvision"]
-    mine = SSD(ModelConfig(bounded(preset("paper_coco")), CLASSES, BackboneConfig(), layout.mean, layout.std)).eval()
-    adopt(mine, layout.convert(model.state_dict()), 1 + len(CLASSES))
+    mine = SSD(
+        ModelConfig(clamp_shapes(preset("paper_coco")), CLASSES, BackboneConfig(), layout.mean, layout.std)
+    ).eval()
+    load_matching_weights(mine, layout.convert(model.state_dict()), 1 + len(CLASSES))
     detector = Detector(Bundle(mine), DEVICE)
     batch = best_batch(detector, torch.zeros(1, 3, *detector.input_size, dtype=torch.uint8))
-    list(Stream(detector, _read, readers, batch)(paths[: 2 * batch]))
+    list(InferenceStream(detector, _read, readers, batch)(paths[: 2 * batch]))
     timed = Timed(detector)
     begin = time.perf_counter()
-    found = [one.detections for one in Stream(timed, _read, readers, batch)(paths)]
+    found = [one.detections for one in InferenceStream(timed, _read, readers, batch)(paths)]
     spent = time.perf_counter() - begin
     things = sum(len(one) for one in found if isinstance(one, Detections)) / len(paths)
     return (
@@ -133,9 +135,9 @@ def ours(model: torch.nn.Module, paths: Sequence[str], readers: int) -> str:
     )
 
 
-def _read(path: str) -> Read:
+def _read(path: str) -> LoadedPhoto:
     photo = decoded(path)
-    return Read(photo, (photo.shape[1], photo.shape[2]))
+    return LoadedPhoto(photo, (photo.shape[1], photo.shape[2]))
 
 
 @torch.no_grad()

@@ -33,7 +33,18 @@ from pipeline.execution.runner import Context
 from pipeline.stages.extract import stage as extract
 from pipeline.stages.index import stage as index
 from pipeline.stages.train.data import PhotoCache, TrainingRows, load_training_rows
-from ssd import SSD, TRAININGS, Examples, Judge, LossConfig, ModelConfig, Trainer, load_bundle, preset, runs_bfloat16
+from ssd import (
+    SSD,
+    TRAIN_PRESETS,
+    InMemoryDataset,
+    LossConfig,
+    ModelConfig,
+    Trainer,
+    Validator,
+    load_bundle,
+    preset,
+    supports_bfloat16,
+)
 
 BATCH, STEPS = 8, 3
 THEIRS = v2.Compose(
@@ -74,7 +85,7 @@ def material_of(data: Path, folder: Path, card: str = "cmp_xml") -> TrainingRows
     return load_training_rows(context, {}, ())
 
 
-def examples_of(material: TrainingRows) -> Examples:
+def examples_of(material: TrainingRows) -> InMemoryDataset:
     """Return all photos with their boxes, whatever their split."""
     photos = PhotoCache(600)
     photos.load(material.rows, Progress("decode", len(material.rows)))
@@ -88,8 +99,8 @@ def ours(material: TrainingRows) -> Callable[[], float]:
     """Return what does some steps and says how long they took."""
     torch.manual_seed(0)
     model = SSD(ModelConfig(preset("paper_coco"), material.classes))
-    trainer = Trainer(model, examples_of(material), replace(TRAININGS["fast"], batch=BATCH))
-    assert trainer.bfloat16 == runs_bfloat16("cpu")
+    trainer = Trainer(model, examples_of(material), replace(TRAIN_PRESETS["fast"], batch=BATCH))
+    assert trainer.bfloat16 == supports_bfloat16("cpu")
 
     def steps() -> float:
         begin = time.perf_counter()
@@ -147,12 +158,14 @@ def speed(data: Path, rounds: int) -> None:
 def score(bundle_folder: Path, data: Path) -> None:
     """Print the average precisions of a bundle on photos with CMP's boxes."""
     bundle = load_bundle(bundle_folder)
-    decode = replace(bundle.decode, score=0.01, overlap=0.45, keep=400)
+    decode = replace(bundle.decode, min_score=0.01, nms_iou=0.45, max_detections=400)
     with tempfile.TemporaryDirectory() as folder:
         material = material_of(data, Path(folder))
     config = bundle.model.config
     assert config.classes == material.classes
-    scores = Judge(examples_of(material), config, LossConfig(), decode)(bundle.model, "cpu", runs_bfloat16("cpu"))
+    scores = Validator(examples_of(material), config, LossConfig(), decode)(
+        bundle.model, "cpu", supports_bfloat16("cpu")
+    )
     for percent in (50, 75):
         cells = [f"{name} {100 * scores[f'ap{percent}.{name}']:.1f}" for name in config.classes]
         print(

@@ -17,7 +17,7 @@ from torchvision import tv_tensors
 from torchvision.models.detection import ssd300_vgg16
 from torchvision.transforms import v2
 
-from ssd import Detections, Examples, Task, load_task, match_images, runs_bfloat16, voc_ap
+from ssd import Detections, InMemoryDataset, TrainingTask, load_task, match_images, supports_bfloat16, voc_ap
 
 Shown = tuple[torch.Tensor, dict[str, torch.Tensor]]
 THEIRS = v2.Compose(
@@ -36,7 +36,7 @@ THEIRS = v2.Compose(
 class Photos(Dataset):  # type: ignore[type-arg]
     """The task's photos with their boxes, transformed one by one in the loader's workers."""
 
-    def __init__(self, examples: Examples) -> None:
+    def __init__(self, examples: InMemoryDataset) -> None:
         self.examples = examples
 
     def __len__(self) -> int:
@@ -48,7 +48,7 @@ class Photos(Dataset):  # type: ignore[type-arg]
         return THEIRS(tv_tensors.Image(photo), {"boxes": boxes, "labels": target.labels})
 
 
-def batches(task: Task, workers: int) -> Iterator[list[Shown]]:
+def batches(task: TrainingTask, workers: int) -> Iterator[list[Shown]]:
     """Yield batches without end."""
     loader = DataLoader(
         Photos(task.train),
@@ -63,29 +63,29 @@ def batches(task: Task, workers: int) -> Iterator[list[Shown]]:
         yield from loader
 
 
-def network(task: Task) -> torch.nn.Module:
+def network(task: TrainingTask) -> torch.nn.Module:
     """Return torchvision's network with the trunk that the task starts from."""
     model = ssd300_vgg16(
         weights=None,
         weights_backbone=None,
         num_classes=1 + len(task.model.classes),
         trainable_backbone_layers=5,
-        score_thresh=task.decode.score,
-        nms_thresh=task.decode.overlap,
-        topk_candidates=task.decode.per_class,
-        detections_per_img=task.decode.keep,
+        score_thresh=task.decode.min_score,
+        nms_thresh=task.decode.nms_iou,
+        topk_candidates=task.decode.top_k_per_class,
+        detections_per_img=task.decode.max_detections,
     )
     state = model.state_dict()
     places = {f"features.{n}": f"backbone.features.{n}" for n in range(23)}
     places |= {f"features.{n}": f"backbone.extra.0.{n - 23}" for n in range(23, 30)}
-    for name, tensor in task.start.items():
+    for name, tensor in task.init_weights.items():
         module, _, kind = name.rpartition(".")
         state[f"{places[module]}.{kind}"].copy_(tensor)
     model.load_state_dict(state)
     return model
 
 
-def train(task: Task, seconds: float, workers: int, device: torch.device) -> tuple[torch.nn.Module, int]:
+def train(task: TrainingTask, seconds: float, workers: int, device: torch.device) -> tuple[torch.nn.Module, int]:
     """Return the network after so many seconds, and the steps done."""
     model = network(task).to(device).train()
     model.transform.image_mean, model.transform.image_std = list(task.model.mean), list(task.model.std)
@@ -95,7 +95,7 @@ def train(task: Task, seconds: float, workers: int, device: torch.device) -> tup
         end = end or time.monotonic() + seconds  # the loader's workers have started
         photos = [photo.to(device, non_blocking=True) for photo, _ in batch]
         targets = [{key: value.to(device) for key, value in target.items()} for _, target in batch]
-        with torch.autocast(device.type, torch.bfloat16, enabled=runs_bfloat16(device)):
+        with torch.autocast(device.type, torch.bfloat16, enabled=supports_bfloat16(device)):
             loss = sum(model(photos, targets).values())
         optimiser.zero_grad()
         loss.backward()
@@ -107,7 +107,7 @@ def train(task: Task, seconds: float, workers: int, device: torch.device) -> tup
 
 
 @torch.inference_mode()
-def scored(model: torch.nn.Module, task: Task, examples: Examples, device: torch.device) -> str:
+def scored(model: torch.nn.Module, task: TrainingTask, examples: InMemoryDataset, device: torch.device) -> str:
     """Return VOC's 11-point average precisions."""
     found = []
     for photo in examples.photos:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 NAMES = ["building", "window", "door"]
-CARD = """\
+COCO_CARD = """\
 name = "set"
 title = ""
 source = ""
@@ -29,35 +29,35 @@ class CocoFiles:
     """Writes COCO JSON, and the card of it."""
 
     file = "all.json"
-    card = CARD
+    card = COCO_CARD
 
     def save(self, root: Path, content: object, file: str = file) -> None:
         """Write a file as it is given."""
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_text(json.dumps(content))
 
-    def write(self, drawn: Path, prefix: str = "") -> dict[str, Any]:
+    def write(self, folder: Path, prefix: str = "") -> dict[str, Any]:
         """Write the drawn set's boxes, and return what was written."""
-        lines = [json.loads(line) for line in (drawn / "truth.jsonl").read_text().splitlines()]
+        lines = [json.loads(line) for line in (folder / "truth.jsonl").read_text().splitlines()]
         images, annotations = [], []
         for number, line in enumerate(lines, start=100):
             size = {"width": line["width"], "height": line["height"]}
             images.append({"id": number, "file_name": f"{prefix}{line['name']}.jpg", **size})
             for box in line["boxes"]:
-                annotations.append({"id": len(annotations) + 1, "image_id": number, **self.outlined(box)})
+                annotations.append({"id": len(annotations) + 1, "image_id": number, **self.to_annotation(box)})
         categories = [{"id": number, "name": name} for number, name in enumerate(NAMES, start=1)]
         content = {"info": {}, "images": images, "annotations": annotations, "categories": categories}
-        self.save(drawn, content)
+        self.save(folder, content)
         return content
 
-    def outlined(self, box: dict[str, Any]) -> dict[str, Any]:
+    def to_annotation(self, box: dict[str, Any]) -> dict[str, Any]:
         """A drawn box as an annotation with a bbox and a polygon that say the same."""
         x, y, w, h = box["xmin"], box["ymin"], box["xmax"] - box["xmin"], box["ymax"] - box["ymin"]
         polygon = [x, y, x + w, y, x + w, y + h, x, y + h]
         found = {"category_id": NAMES.index(box["label"]) + 1, "bbox": [x, y, w, h], "segmentation": [polygon]}
         return {**found, "area": w * h, "iscrowd": 0}
 
-    def one(self, **annotation: Any) -> dict[str, Any]:
+    def single_annotation(self, **annotation: Any) -> dict[str, Any]:
         """One image with one annotation."""
         return {
             "images": [{"id": 5, "file_name": "a.jpg", "width": 320, "height": 240}],

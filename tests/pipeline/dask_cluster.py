@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
-LOCAL = ("--host", "127.0.0.1", "--no-dashboard")
+LOOPBACK_OPTIONS = ("--host", "127.0.0.1", "--no-dashboard")
 
 
 @contextlib.contextmanager
-def process_of(*words: str) -> Iterator[subprocess.Popen[str]]:
+def dask_process(*words: str) -> Iterator[subprocess.Popen[str]]:
     """A process of Dask's command line that ends with the block."""
     arguments = [str(Path(sys.executable).with_name("dask")), *words]
     process = subprocess.Popen(
@@ -35,11 +35,11 @@ def process_of(*words: str) -> Iterator[subprocess.Popen[str]]:
 @contextlib.contextmanager
 def scheduler() -> Iterator[str]:
     """The address of a scheduler that ends with the block."""
-    with process_of("scheduler", *LOCAL, "--port", "0") as process:
+    with dask_process("scheduler", *LOOPBACK_OPTIONS, "--port", "0") as process:
         assert process.stderr is not None
         yield next(found[0] for line in process.stderr if (found := re.search(r"tcp://127\.0\.0\.1:\d+", line)))
 
 
-def worker_of(address: str, folder: Path) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+def worker(address: str, folder: Path) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
     """A worker of one thread that ends with the block."""
-    return process_of("worker", address, *LOCAL, "--nthreads", "1", "--local-directory", str(folder))
+    return dask_process("worker", address, *LOOPBACK_OPTIONS, "--nthreads", "1", "--local-directory", str(folder))

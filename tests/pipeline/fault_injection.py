@@ -15,10 +15,10 @@ from pipeline.execution.parallel import concurrent_shards
 from pipeline.storage.manifest import Shard
 from pipeline.storage.schemas import table_from_rows
 
-MEETING = Barrier(2)
+BARRIER = Barrier(2)
 
 
-def extracts(rows: Sequence[dict[str, Any]]) -> Mapping[str, pa.Table]:
+def extract_with_faults(rows: Sequence[dict[str, Any]]) -> Mapping[str, pa.Table]:
     """One `extracts` row a row, unless a row says to die, to eat all memory, or to raise."""
     for row in rows:
         if row.get("does") == "die":
@@ -33,15 +33,15 @@ def extracts(rows: Sequence[dict[str, Any]]) -> Mapping[str, pa.Table]:
     return {"extraction_log": table_from_rows("extraction_log", done), "rejected": table_from_rows("rejected", [])}
 
 
-def met(rows: Sequence[dict[str, Any]]) -> Mapping[str, pa.Table]:
+def extract_together(rows: Sequence[dict[str, Any]]) -> Mapping[str, pa.Table]:
     """The same, when another shard is under way in this process, which knows of both."""
-    MEETING.wait(timeout=60)
+    BARRIER.wait(timeout=60)
     if concurrent_shards() != 2:
         raise ValueError("there are two")
-    return extracts(rows)
+    return extract_with_faults(rows)
 
 
-class Watched:
+class ProfilerProbe:
     """A task that tells whether Dask watches its worker's threads; the first kills its worker."""
 
     def __call__(self, shard: Shard) -> Any:
@@ -54,12 +54,12 @@ class Watched:
             os.kill(os.getpid(), signal.SIGKILL)
         return "profile" in get_worker().periodic_callbacks
 
-    def alone(self, shard: Shard, memory: int) -> Any:
+    def run_isolated(self, shard: Shard, memory: int) -> Any:
         """Nobody calls it: one death is allowed."""
         raise NotImplementedError
 
 
-def workers_of(pid: int) -> list[psutil.Process]:
+def worker_processes(pid: int) -> list[psutil.Process]:
     """The worker processes of a process: what was forked from its server of processes."""
     found: list[psutil.Process] = []
     for child in psutil.Process(pid).children(recursive=True):

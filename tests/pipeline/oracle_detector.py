@@ -14,15 +14,15 @@ from pipeline.stages.evaluate import stage as evaluate
 from pipeline.stages.evaluate.stage import EvaluateConfig
 from ssd import Detections
 
-from ..conftest import Workplace
+from ..conftest import Workspace
 from .noise_model import CLASSES
 
 
 @dataclass(frozen=True)
-class Knowing:
+class OracleSpec:
     """A finder that knows what is true, and gets some of it wrong."""
 
-    truths: dict[int, Any]
+    ground_truths: dict[int, Any]
     digest: str = "knowing"
     path: str = ""
     operating_point_digest: str | None = None
@@ -30,14 +30,14 @@ class Knowing:
 
     def load(self, _: DetectConfig) -> LoadedModel:
         """Return the network."""
-        return LoadedModel(_Network(self.truths), CLASSES, (0, 0), 4)
+        return LoadedModel(_OracleModel(self.ground_truths), CLASSES, (0, 0), 4)
 
 
-class _Network:
-    def __init__(self, truths: dict[int, Any]) -> None:
+class _OracleModel:
+    def __init__(self, ground_truths: dict[int, Any]) -> None:
         import torch
 
-        self.truths, self.device = truths, torch.device("cpu")
+        self.ground_truths, self.device = ground_truths, torch.device("cpu")
 
     def inputs_of(self, photo: Any) -> Any:
         """Return the photo's fingerprint."""
@@ -49,13 +49,13 @@ class _Network:
         """Return the fingerprints."""
         return inputs, inputs
 
-    def found(self, outputs: Any, _: Any) -> list[Detections]:
+    def detections_of(self, outputs: Any, _: Any) -> list[Detections]:
         """Return what is true, off by a little, and a box of nothing."""
         import torch
 
         found = []
         for key in outputs[0].flatten().tolist():
-            boxes, labels = self.truths[key]
+            boxes, labels = self.ground_truths[key]
             generator = np.random.default_rng(key)
             kept = generator.random(len(boxes)) < 0.9
             moved = boxes[kept] + generator.normal(0, 0.3, (kept.sum(), 4))
@@ -71,7 +71,7 @@ class _Network:
         return found
 
 
-def knowing(work: Workplace) -> Knowing:
+def oracle_spec(work: Workspace) -> OracleSpec:
     from pipeline.imaging.image_io import decode_photo
     from pipeline.storage.files import read_bytes
 
@@ -82,14 +82,14 @@ def knowing(work: Workplace) -> Knowing:
         xyxy = np.array([[box[name] for name in ("xmin", "ymin", "xmax", "ymax")] for box in own]).reshape(-1, 4)
         labels = np.array([1 + CLASSES.index(box["label"]) for box in own])
         truths[int(decode_photo(read_bytes(row["uri"])).astype(np.int64).sum())] = (xyxy, labels)
-    return Knowing(truths)
+    return OracleSpec(truths)
 
 
-def find(work: Workplace, finder: Any = None, **changes: Any) -> Any:
+def run_detect(work: Workspace, spec: Any = None, **changes: Any) -> Any:
     place = work.context.folder("detect").path
-    job = detect.Job(str(work.context.work), finder or knowing(work), place)
+    job = detect.Job(str(work.context.work), spec or oracle_spec(work), place)
     return detect.run(work.context, DetectConfig(), replace(job, **changes))
 
 
-def judge(work: Workplace, **settings: Any) -> Any:
+def run_evaluate(work: Workspace, **settings: Any) -> Any:
     return evaluate.run(work.context, EvaluateConfig(**{"bootstrap_samples": 50, "previews": 3, **settings}))

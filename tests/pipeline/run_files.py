@@ -1,7 +1,7 @@
 """Files of `facade run` for sets that are drawn in seconds: all stages, none for long."""
 
 
-def run_file(work: str = "work", batch: int = 16) -> str:
+def run_toml(work: str = "work", batch: int = 16) -> str:
     """The file of a run over `set`, described by `card.toml`, with one epoch of the smallest network."""
     return f"""\
 work = "{work}"

@@ -21,11 +21,11 @@ from pipeline.stages.detect.job import Job
 from pipeline.stages.detect.stage import run
 from ssd import Detections
 
-LIGHT = 128
+MIN_BRIGHTNESS = 128
 DELAY = float(os.environ.get("STUB_DELAY", "0"))  # seconds a photo, so that there is time to disturb
 
 
-class Lights:
+class BrightRectangleModel:
     """Finds the bright rectangle of a photo, and says how bright it is, whatever size it is shown in."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Lights:
     def inputs_of(self, photo: Tensor) -> Tensor:
         """Return the rectangle as shares of the photo's sides, and its brightness, (1, 5)."""
         time.sleep(DELAY)
-        bright = photo[0] >= LIGHT
+        bright = photo[0] >= MIN_BRIGHTNESS
         if not bool(bright.any()):
             return torch.zeros(1, 5)
         height, width = bright.shape
@@ -47,7 +47,7 @@ class Lights:
         """Return the inputs."""
         return inputs[:, :4], inputs[:, 4]
 
-    def found(self, outputs: tuple[Tensor, Tensor], sizes: Sequence[tuple[int, int]]) -> list[Detections]:
+    def detections_of(self, outputs: tuple[Tensor, Tensor], sizes: Sequence[tuple[int, int]]) -> list[Detections]:
         """Return the rectangle of each photo, if it has one."""
         scale = torch.tensor([[width, height, width, height] for height, width in sizes])
         found = zip(outputs[0] * scale, outputs[1], strict=True)
@@ -57,25 +57,25 @@ class Lights:
         ]
 
 
-class Hungry(Lights):
+class FaultyModel(BrightRectangleModel):
     """A network that a black photo costs its process: by all memory, or by a signal."""
 
-    def __init__(self, does: str) -> None:
+    def __init__(self, fault: str) -> None:
         super().__init__()
-        self.does = does
+        self.fault = fault
 
     def inputs_of(self, photo: Tensor) -> Tensor:
         """Return the rectangle, if this process lives on."""
         if not bool(photo.any()):
-            if self.does == "die":
+            if self.fault == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
             eaten = []
-            while self.does == "eat":
+            while self.fault == "eat":
                 eaten.append(bytearray(1 << 26))
         return super().inputs_of(photo)
 
 
-class Nothing(Lights):
+class ConstantModel(BrightRectangleModel):
     """A network that takes photos at their own size and finds one box in each, the same."""
 
     BOX = Detections(torch.tensor([[1.0, 2.0, 30.0, 40.0]]), torch.tensor([1]), torch.tensor([0.75]))
@@ -88,20 +88,20 @@ class Nothing(Lights):
         """Return the photos twice."""
         return inputs, inputs
 
-    def found(self, outputs: tuple[Tensor, Tensor], sizes: Sequence[tuple[int, int]]) -> list[Detections]:  # noqa: ARG002
+    def detections_of(self, outputs: tuple[Tensor, Tensor], sizes: Sequence[tuple[int, int]]) -> list[Detections]:  # noqa: ARG002
         """Return the box, once a photo."""
         return [self.BOX] * len(sizes)
 
 
 @dataclass(frozen=True)
-class Stub:
-    """A finder of one of these networks; `least` lets JPEG files come smaller."""
+class StubSpec:
+    """A finder of one of these networks; `min_size` lets JPEG files come smaller."""
 
     kind: str = "lights"
     path: str = ""
     operating_point_digest: str | None = None
     classes: tuple[str, ...] = ("window",)
-    least: tuple[int, int] = (0, 0)
+    min_size: tuple[int, int] = (0, 0)
 
     @property
     def digest(self) -> str:
@@ -110,15 +110,17 @@ class Stub:
 
     def load(self, config: DetectConfig) -> LoadedModel:
         """Return the network."""
-        network = {"lights": Lights, "nothing": Nothing}.get(self.kind)
-        return LoadedModel(network() if network else Hungry(self.kind), ("window",), self.least, config.batch or 8)
+        network = {"lights": BrightRectangleModel, "nothing": ConstantModel}.get(self.kind)
+        return LoadedModel(
+            network() if network else FaultyModel(self.kind), ("window",), self.min_size, config.batch or 8
+        )
 
 
-def main(source: str, out: str, kind: str = "lights", workers: str = "2", scheduler: str = "", more: str = "") -> None:
-    """Run `detect` with a stub as the command line would; `more` says --retry-failed."""
+def main(source: str, out: str, kind: str = "lights", workers: str = "2", scheduler: str = "", mode: str = "") -> None:
+    """Run `detect` with a stub as the command line would; `mode` says --retry-failed."""
     where = WorkerConfig(scheduler or None, int(workers))
     context = Context(Path(out).parent, where, "off", max_rejected=1.0, log=lambda line: print(line, file=sys.stderr))
-    print(run(context, DetectConfig(), Job(source, Stub(kind), Path(out), retry_rejected=more == "retry")))
+    print(run(context, DetectConfig(), Job(source, StubSpec(kind), Path(out), retry_rejected=mode == "retry")))
 
 
 if __name__ == "__main__":

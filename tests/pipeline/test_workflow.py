@@ -11,7 +11,7 @@ FILE = 'work = "out"\n\n[[datasets]]\ncard = "card.toml"\nroot = "set"\n\n[extra
 
 
 @pytest.fixture
-def place(tmp_path: Path, drawn: Path, cards: tuple[str, str]) -> Path:
+def run_folder(tmp_path: Path, drawn: Path, cards: tuple[str, str]) -> Path:
     (tmp_path / "set").symlink_to(drawn)
     (tmp_path / "card.toml").write_text(cards[1])
     (tmp_path / "run.toml").write_text(FILE)
@@ -19,14 +19,14 @@ def place(tmp_path: Path, drawn: Path, cards: tuple[str, str]) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_all_stages_run_once_under_one_parent(place: Path, facade: Callable) -> None:
+def test_all_stages_run_once_under_one_parent(run_folder: Path, facade: Callable) -> None:
     from mlflow.tracking import MlflowClient
 
-    uri = f"sqlite:///{place}/runs.db"
+    uri = f"sqlite:///{run_folder}/runs.db"
     first = facade("run", "run.toml", "--to", "priors", "--tracking", uri, "--workers", 0)
     assert first.code == 0
     assert list(first.line["stages"]) == ["index drawn_boxes", "extract", "describe", "priors"]
-    assert json.loads((place / "out/priors/priors.json").read_text())["chosen"]
+    assert json.loads((run_folder / "out/priors/priors.json").read_text())["chosen"]
     client = MlflowClient(uri)
     runs = client.search_runs([client.get_experiment_by_name("facade").experiment_id])
     parents = {run.info.run_name: run.data.tags.get("mlflow.parentRunId") for run in runs}
@@ -63,27 +63,27 @@ seed = 0
 """
 
 
-def test_a_new_model_takes_the_place_of_the_last_one_s_detections(place: Path, facade: Callable) -> None:
+def test_a_new_model_takes_the_place_of_the_last_one_s_detections(run_folder: Path, facade: Callable) -> None:
     common = ("run", "run.toml", "--tracking", "off", "--workers", 0)
-    (place / "run.toml").write_text(FILE + TRAIN)
+    (run_folder / "run.toml").write_text(FILE + TRAIN)
     first = facade(*common)
     assert (first.code, list(first.line["stages"])[-4:]) == (0, ["train", "detect", "evaluate", "report"])
-    table = pd.read_parquet(place / "out/detect/photos")
+    table = pd.read_parquet(run_folder / "out/detect/photos")
     assert list(table["image_id"]) == [row for row in table["image_id"] if row.startswith("drawn_boxes/")]
-    assert list((place / "out/detect/previews").glob("*.jpg"))
+    assert list((run_folder / "out/detect/previews").glob("*.jpg"))
     assert facade(*common).line["changed"] is False
     alone = ("detect", "out", "--tracking", "off", "--workers", 0)
     assert facade(*alone).line["changed"] is False
     wrong = facade(*alone, "--out", "other", "--set", 'detect.datasets=["cmp"]')
     assert (wrong.code, "has no cmp; it has drawn_boxes" in wrong.line["error"]) == (2, True)
-    (place / "run.toml").write_text(FILE + TRAIN.replace("seed = 0", "seed = 1"))
+    (run_folder / "run.toml").write_text(FILE + TRAIN.replace("seed = 0", "seed = 1"))
     second = facade(*common)
     assert (second.code, second.line["stages"]["detect"]["changed"]) == (0, True)
     before, after = (
-        json.loads((place / "out" / name).read_text()) for name in ("detect/job.json", "detect/summary.json")
+        json.loads((run_folder / "out" / name).read_text()) for name in ("detect/job.json", "detect/summary.json")
     )
     assert before["model"] == after["model"]
-    found = pd.read_parquet(place / "out/detect/detections")
+    found = pd.read_parquet(run_folder / "out/detect/detections")
     assert set(found["model_digest"]) <= {after["model"]}
 
 
@@ -97,8 +97,8 @@ def test_a_new_model_takes_the_place_of_the_last_one_s_detections(place: Path, f
         (FILE + "[trian]\n", "unknown stage 'trian'"),
     ],
 )
-def test_a_wrong_file_is_one_sentence(place: Path, facade: Callable, text: str, word: str) -> None:
-    (place / "run.toml").write_text(text)
+def test_a_wrong_file_is_one_sentence(run_folder: Path, facade: Callable, text: str, word: str) -> None:
+    (run_folder / "run.toml").write_text(text)
     result = facade("run", "run.toml", "--tracking", "off")
     assert result.code == 2
     assert word in result.line["error"]

@@ -17,8 +17,8 @@ from ssd import (
     PriorMap,
     PriorSpec,
     Target,
-    adopt,
-    bounded,
+    clamp_shapes,
+    load_matching_weights,
     preset,
 )
 
@@ -32,7 +32,7 @@ def small_spec(height: int = 96, width: int = 128) -> PriorSpec:
     for factor, step in ((1.0, 12), (2.0, 24), (4.0, 48)):
         size = (-(-height // step), -(-width // step))
         maps.append(PriorMap(size, (step, step), tuple((w * factor, h * factor) for w, h in shapes)))
-    return bounded(PriorSpec("small", (height, width), tuple(maps)))
+    return clamp_shapes(PriorSpec("small", (height, width), tuple(maps)))
 
 
 def random_boxes(count: int, height: float = 96.0, width: float = 128.0) -> Tensor:
@@ -51,33 +51,33 @@ def torchvision_twin(classes: int = 4, **settings: float) -> tuple[torch.nn.Modu
     theirs = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=classes, **settings).eval()
     names = tuple(f"class {number}" for number in range(1, classes))
     layout = LAYOUTS["torchvision"]
-    config = ModelConfig(bounded(preset("paper_coco")), names, BackboneConfig(), layout.mean, layout.std)
+    config = ModelConfig(clamp_shapes(preset("paper_coco")), names, BackboneConfig(), layout.mean, layout.std)
     ours = SSD(config).eval()
-    assert adopt(ours, layout.convert(theirs.state_dict()), classes) == []
+    assert load_matching_weights(ours, layout.convert(theirs.state_dict()), classes) == []
     return theirs, ours
 
 
-def same_but_for_equal_scores(mine: Detections, yours: Detections) -> None:
+def assert_same_detections(actual: Detections, expected: Detections) -> None:
     """Each has its twin on the other side, within a hundredth of a pixel; two of one score may change places.
 
     Of those with the last score that a full list had room for, either side may have kept others.
     """
-    assert len(mine) == len(yours) > 20
-    torch.testing.assert_close(mine.scores, yours.scores, rtol=0, atol=1e-4)
-    apart = (mine.boxes[:, None] - yours.boxes).abs().amax(dim=2)
-    twins = (apart < 1e-2) & ((mine.scores[:, None] - yours.scores).abs() < 1e-4)
-    twins &= mine.labels[:, None] == yours.labels
-    last = yours.scores[-1] + 1e-4 if len(yours) == DecodeConfig().keep else 0.0
-    assert bool((twins.any(dim=0) | (yours.scores < last)).all())
-    assert bool((twins.any(dim=1) | (mine.scores < last)).all())
+    assert len(actual) == len(expected) > 20
+    torch.testing.assert_close(actual.scores, expected.scores, rtol=0, atol=1e-4)
+    apart = (actual.boxes[:, None] - expected.boxes).abs().amax(dim=2)
+    twins = (apart < 1e-2) & ((actual.scores[:, None] - expected.scores).abs() < 1e-4)
+    twins &= actual.labels[:, None] == expected.labels
+    last = expected.scores[-1] + 1e-4 if len(expected) == DecodeConfig().max_detections else 0.0
+    assert bool((twins.any(dim=0) | (expected.scores < last)).all())
+    assert bool((twins.any(dim=1) | (actual.scores < last)).all())
 
 
 @st.composite
-def boxes_inside(draw: st.DrawFn, most: int = 8, side: float = SIDE) -> Tensor:
-    """Up to `most` boxes inside a square image, each with a width and a height."""
+def boxes_inside(draw: st.DrawFn, max_count: int = 8, side: float = SIDE) -> Tensor:
+    """Up to `max_count` boxes inside a square image, each with a width and a height."""
     number = st.floats(0, side - 1, width=32)
     size = st.floats(0.5, side, width=32)
-    rows = draw(st.lists(st.tuples(number, number, size, size), max_size=most))
+    rows = draw(st.lists(st.tuples(number, number, size, size), max_size=max_count))
     boxes = torch.tensor(rows).reshape(-1, 4)
     boxes[:, 2:] = (boxes[:, :2] + boxes[:, 2:]).clamp(max=side)
     return boxes

@@ -14,7 +14,7 @@ from ssd.bundle import MODEL_FILE, WEIGHTS_FILE
 def bundle(seed: int = 0) -> Bundle:
     torch.manual_seed(seed)
     config = ModelConfig(replace(preset("paper_voc"), clip=True), ("window", "door"), BackboneConfig("tiny"))
-    return Bundle(SSD(config).eval(), DecodeConfig(overlap=0.5, across=0.7), {"data": "abc", "epochs": 3})
+    return Bundle(SSD(config).eval(), DecodeConfig(nms_iou=0.5, class_agnostic_iou=0.7), {"data": "abc", "epochs": 3})
 
 
 def same_weights(first: SSD, second: SSD) -> bool:
@@ -103,11 +103,11 @@ def test_touched_weights_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "has format 2; this release reads format 1"),
+        ({"format": 3}, "has format 3; this release reads format 2"),
         ({"photos": {"channels": "blue, green, red"}}, "which this release does not do"),
         ({"classes": ["window"]}, "can't be used"),
         ({"classes": []}, "different names"),
-        ({"decode": {"score": 2}}, "can't be used"),
+        ({"decode": {"min_score": 2}}, "can't be used"),
         ({"backbone": {"name": "resnet"}}, "backbones are"),
         ({"mean": None}, "can't be used"),
     ],
@@ -126,5 +126,5 @@ def test_what_is_no_bundle_is_said_to_be_none(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is no bundle: a folder with"):
         load_bundle(tmp_path / "nowhere")
     (tmp_path / MODEL_FILE).write_text("[1]")
-    with pytest.raises(ValueError, match="reads format 1"):
+    with pytest.raises(ValueError, match="reads format 2"):
         load_bundle(tmp_path)

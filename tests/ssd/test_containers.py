@@ -42,7 +42,7 @@ def test_a_region_to_ignore_may_be_of_any_class() -> None:
 
 def test_a_block_holds_its_targets() -> None:
     second = Target(BOX, ONE, torch.tensor([True]), torch.tensor([True, True, False]))
-    block = TargetBatch.of([Target(BOX.repeat(2, 1), torch.tensor([1, 2])), second, Target(*EMPTY)], 3)
+    block = TargetBatch.from_targets([Target(BOX.repeat(2, 1), torch.tensor([1, 2])), second, Target(*EMPTY)], 3)
     assert block.boxes.shape == (3, 2, 4)
     assert block.labels.tolist() == [[1, 2], [1, 0], [0, 0]]
     assert block.ignore.tolist() == [[False, False], [True, False], [False, False]]
@@ -53,7 +53,7 @@ def test_a_block_holds_its_targets() -> None:
 @pytest.mark.parametrize("more", [{}, {"labelled": torch.tensor([True, True, True, True])}])
 def test_a_block_is_for_the_classes_of_its_model(more: dict[str, torch.Tensor]) -> None:
     with pytest.raises(ValueError, match="the model has 3"):
-        TargetBatch.of([Target(BOX, torch.tensor([3]), **more)], 3)
+        TargetBatch.from_targets([Target(BOX, torch.tensor([3]), **more)], 3)
 
 
 def test_detections_are_checked() -> None:

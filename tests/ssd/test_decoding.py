@@ -45,34 +45,34 @@ TWO = torch.tensor([[20.0, 20.0, 40.0, 44.0], [21.0, 20.0, 41.0, 44.0]])
 
 
 def test_what_is_shown_is_found() -> None:
-    found = decode(*showing(TWO[:1], [100], [2], [0.7]), score=0.1)[0]
+    found = decode(*showing(TWO[:1], [100], [2], [0.7]), min_score=0.1)[0]
     torch.testing.assert_close(found.boxes, TWO[:1], rtol=0, atol=1e-3)
     assert found.labels.tolist() == [2]
     assert found.scores.tolist() == pytest.approx([0.7])
 
 
 def test_one_object_is_found_once() -> None:
-    found = decode(*showing(TWO, [100, 101], [2, 2], [0.6, 0.8]), score=0.2)[0]
+    found = decode(*showing(TWO, [100, 101], [2, 2], [0.6, 0.8]), min_score=0.2)[0]
     assert found.scores.tolist() == pytest.approx([0.8])
 
 
 def test_classes_may_overlap_unless_they_may_not() -> None:
     shown = showing(TWO, [100, 101], [1, 2], [0.6, 0.8])
-    assert decode(*shown, score=0.2)[0].labels.tolist() == [2, 1]
-    assert decode(*shown, score=0.2, across=0.5)[0].labels.tolist() == [2]
+    assert decode(*shown, min_score=0.2)[0].labels.tolist() == [2, 1]
+    assert decode(*shown, min_score=0.2, class_agnostic_iou=0.5)[0].labels.tolist() == [2]
 
 
 def test_less_than_the_score_is_not_found() -> None:
     shown = showing(TWO, [100, 101], [1, 2], [0.6, 0.8])
-    assert len(decode(*shown, score=0.7)[0]) == 1
-    assert len(decode(*shown, score=0.9)[0]) == 0
-    nothing = decode(*shown, score=0.9)[0]
+    assert len(decode(*shown, min_score=0.7)[0]) == 1
+    assert len(decode(*shown, min_score=0.9)[0]) == 0
+    nothing = decode(*shown, min_score=0.9)[0]
     assert nothing.boxes.shape == (0, 4)
 
 
 def test_a_box_outside_the_input_is_none() -> None:
     outside = torch.tensor([[-30.0, 10.0, -5.0, 30.0], [100.0, 20.0, 160.0, 60.0]])
-    found = decode(*showing(outside, [0, 100], [1, 1], [0.9, 0.8]), score=0.1)[0]
+    found = decode(*showing(outside, [0, 100], [1, 1], [0.9, 0.8]), min_score=0.1)[0]
     torch.testing.assert_close(found.boxes, torch.tensor([[100.0, 20.0, 128.0, 60.0]]), rtol=0, atol=1e-3)
 
 
@@ -81,7 +81,7 @@ def test_a_box_outside_the_input_is_none() -> None:
 def test_a_batch_is_its_images_one_by_one(images: int, background: float, seed: int, across: float | None) -> None:
     torch.manual_seed(seed)
     offsets, logits = outputs(images, background)
-    decoder = Decoder(SPEC, DecodeConfig(across=across))
+    decoder = Decoder(SPEC, DecodeConfig(class_agnostic_iou=across))
     together = decoder(offsets, logits)
     assert len(together) == images
     for row, found in enumerate(together):
@@ -96,28 +96,35 @@ def test_a_batch_is_its_images_one_by_one(images: int, background: float, seed: 
 def check(found: Detections, config: DecodeConfig) -> None:
     """What holds for any detections."""
     height, width = SPEC.input_size
-    assert len(found) <= config.keep
-    assert bool((found.scores > config.score).all())
+    assert len(found) <= config.max_detections
+    assert bool((found.scores > config.min_score).all())
     assert torch.equal(found.scores, found.scores.sort(descending=True).values)
     assert bool(((found.boxes >= 0) & (found.boxes <= torch.tensor([width, height] * 2))).all())
     assert bool((found.boxes[:, 2:] > found.boxes[:, :2]).all())
     overlap = iou_xyxy(found.boxes, found.boxes).fill_diagonal_(0)
-    if config.across is None:
+    if config.class_agnostic_iou is None:
         overlap = overlap * (found.labels[:, None] == found.labels)
-    assert not len(found) or overlap.max() <= (config.overlap if config.across is None else config.across) + 1e-6
+    assert (
+        not len(found)
+        or overlap.max() <= (config.nms_iou if config.class_agnostic_iou is None else config.class_agnostic_iou) + 1e-6
+    )
 
 
 def test_only_so_many_candidates_and_detections() -> None:
     offsets, logits = outputs(2, background=-3)
-    everything = decode(offsets, logits, per_class=SPEC.count, keep=10_000)
+    everything = decode(offsets, logits, top_k_per_class=SPEC.count, max_detections=10_000)
     assert all(len(found) > 40 for found in everything)
-    for few, all_of_it in zip(decode(offsets, logits, per_class=SPEC.count, keep=7), everything, strict=True):
+    for few, all_of_it in zip(
+        decode(offsets, logits, top_k_per_class=SPEC.count, max_detections=7), everything, strict=True
+    ):
         assert torch.equal(few.scores, all_of_it.scores[:7])
-    assert all(len(found) <= 3 for found in decode(offsets, logits, per_class=1))
+    assert all(len(found) <= 3 for found in decode(offsets, logits, top_k_per_class=1))
 
 
 @pytest.mark.parametrize("background", [-3.0, 2.0, 6.0, 100.0])
-@pytest.mark.parametrize("settings", [{}, {"across": 0.3}, {"keep": 5}, {"per_class": 30, "overlap": 0.1}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"class_agnostic_iou": 0.3}, {"max_detections": 5}, {"top_k_per_class": 30, "nms_iou": 0.1}]
+)
 @pytest.mark.parametrize(("images", "sharpness"), [(0, 1.0), (5, 1.0), (5, 12.0)])
 def test_at_once_as_on_a_gpu_is_the_same_as_in_loops(
     background: float, settings: dict[str, float], images: int, sharpness: float, monkeypatch: pytest.MonkeyPatch
@@ -125,7 +132,7 @@ def test_at_once_as_on_a_gpu_is_the_same_as_in_loops(
     offsets, logits = outputs(images, background)
     logits = (logits * sharpness).round() / sharpness if sharpness > 1 else logits  # many of the same score
     looped = decode(offsets, logits, **settings)
-    monkeypatch.setattr(decoding, "in_loops", lambda _: False)
+    monkeypatch.setattr(decoding, "prefer_loops", lambda _: False)
     at_once = decode(offsets, logits, **settings)
     assert len(at_once) == images
     for one, other in zip(looped, at_once, strict=True):
@@ -138,15 +145,15 @@ def test_the_first_few_give_what_all_would_give(keep: int, across: float | None)
     """Also where so much is suppressed that the first few do not suffice."""
     offsets, logits = outputs(3, background=-2)
     for overlap in (0.01, 0.3, 0.9):
-        some = decode(offsets, logits, keep=keep, across=across, overlap=overlap)
-        everything = decode(offsets, logits, keep=SPEC.count * 3, across=across, overlap=overlap)
+        some = decode(offsets, logits, max_detections=keep, class_agnostic_iou=across, nms_iou=overlap)
+        everything = decode(offsets, logits, keep=SPEC.count * 3, class_agnostic_iou=across, nms_iou=overlap)
         for few, whole in zip(some, everything, strict=True):
             assert same(few, Detections(whole.boxes[:keep], whole.labels[:keep], whole.scores[:keep]))
 
 
 def test_a_network_that_finds_everything_alike_does_not_take_forever() -> None:
     offsets, logits = torch.zeros(2, SPEC.count, 4), torch.zeros(2, SPEC.count, 4)
-    for found in decode(offsets, logits, per_class=10, overlap=1.0):
+    for found in decode(offsets, logits, top_k_per_class=10, nms_iou=1.0):
         assert len(found) == 30
 
 
@@ -162,11 +169,14 @@ def test_half_precision_is_decoded_in_single() -> None:
 
 def test_the_presets_are_those_of_the_paper_and_the_report() -> None:
     paper, report = DECODE_PRESETS["paper"], DECODE_PRESETS["epfl"]
-    assert (paper.score, paper.overlap, paper.keep) == (0.01, 0.45, 200)
-    assert (report.score, report.overlap, report.keep) == (0.01, 0.6, 200)
+    assert (paper.min_score, paper.nms_iou, paper.max_detections) == (0.01, 0.45, 200)
+    assert (report.min_score, report.nms_iou, report.max_detections) == (0.01, 0.6, 200)
 
 
-@pytest.mark.parametrize("wrong", [{"score": 1.5}, {"overlap": -0.1}, {"keep": 0}, {"per_class": 0}, {"across": 2.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"min_score": 1.5}, {"nms_iou": -0.1}, {"max_detections": 0}, {"top_k_per_class": 0}, {"class_agnostic_iou": 2.0}],
+)
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="Decoding has"):
         DecodeConfig(**wrong)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ssd import SSD, BackboneConfig, ModelConfig, PriorMap, PriorSpec, make_backbone, preset
-from ssd.backbones import NAMES
-from ssd.backbones.vgg16 import L2Norm, decimated_classifier
+from ssd.backbones import BACKBONE_NAMES
+from ssd.backbones.vgg16 import L2Norm, decimate_classifier
 
 CLASSES = ("building", "window", "door")
 STRIDE_4 = ("conv3_3", "conv4_3", "fc7", "conv8_2", "conv9_2", "conv10_2", "conv11_2")
@@ -38,7 +38,7 @@ def test_all_networks_stand_on_one_grid(config: BackboneConfig, side: int, grid:
     ]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BACKBONE_NAMES)
 @pytest.mark.parametrize("layout", [300, 512])
 def test_a_grid_is_known_without_a_photo(name: str, layout: int) -> None:
     with torch.device("meta"):
@@ -108,7 +108,7 @@ def test_a_classifier_is_decimated_to_atrous_layers() -> None:
         "3.weight": torch.randn(4096, 4096),
         "3.bias": torch.arange(4096.0),
     }
-    layers = decimated_classifier(weights)
+    layers = decimate_classifier(weights)
     assert layers["fc6.weight"].shape == (1024, 512, 3, 3)
     square = weights["0.weight"].reshape(4096, 512, 7, 7)
     assert torch.equal(layers["fc6.weight"][5, 9], square[20, 9][[0, 3, 6]][:, [0, 3, 6]])

@@ -11,7 +11,7 @@ from torchvision.ops import nms as torchvision_nms
 
 from ssd import SSD, BackboneConfig, Bundle, ModelConfig, preset, save_bundle
 from ssd import nms as suppression
-from ssd.nms import nms, nms_of_labels, suppressed
+from ssd.nms import batched_nms_mask, class_aware_nms, nms
 
 from .samples import random_boxes
 
@@ -22,28 +22,28 @@ def test_it_is_torchvisions() -> None:
         boxes, scores = random_boxes(count), torch.rand(count)
         labels = torch.randint(1, 4, (count,))
         assert nms(boxes, scores, 0.3).equal(torchvision_nms(boxes, scores, 0.3))
-        assert nms_of_labels(boxes, scores, labels, 0.3).equal(batched_nms(boxes, scores, labels, 0.3))
+        assert class_aware_nms(boxes, scores, labels, 0.3).equal(batched_nms(boxes, scores, labels, 0.3))
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.1, 0.5, 1.0])
 @pytest.mark.parametrize("most", [1 << 24, 5000, 100])
 def test_rows_at_once_are_the_rows_one_by_one(overlap: float, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a row or two are more than may be in memory, and in the longest of chains."""
-    monkeypatch.setattr(suppression, "MOST", most)
+    monkeypatch.setattr(suppression, "MAX_PAIRS_IN_MEMORY", most)
     chain = torch.arange(60.0)[:, None] * torch.tensor([3.0, 0, 3, 0]) + torch.tensor([0.0, 0, 10, 10])
     rows = [chain, *(random_boxes(60) for _ in range(4))]
     candidates = torch.rand(5, 60) < 0.8
-    kept = suppressed(torch.stack(rows), candidates, overlap)
+    kept = batched_nms_mask(torch.stack(rows), candidates, overlap)
     scores = torch.arange(60.0).flip(0)
     for row, some, stays in zip(rows, candidates, kept, strict=True):
         assert stays.nonzero()[:, 0].equal(some.nonzero()[nms(row[some], scores[some], overlap), 0])
-    assert suppressed(torch.zeros(0, 4, 4), candidates[:0, :4], overlap).shape == (0, 4)
+    assert batched_nms_mask(torch.zeros(0, 4, 4), candidates[:0, :4], overlap).shape == (0, 4)
 
 
 @pytest.mark.parametrize("tenths", range(1, 10))
 def test_an_overlap_of_just_the_limit_is_judged_alike(tenths: int) -> None:
     boxes = torch.tensor([[0.0, 0, 10, 1], [0.0, 0, tenths, 1]])
-    kept = suppressed(boxes[None], torch.ones(1, 2, dtype=torch.bool), tenths / 10)
+    kept = batched_nms_mask(boxes[None], torch.ones(1, 2, dtype=torch.bool), tenths / 10)
     assert int(kept.sum()) == len(nms(boxes, torch.tensor([0.9, 0.8]), tenths / 10))
 
 

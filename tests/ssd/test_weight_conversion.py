@@ -7,7 +7,18 @@ import torch
 from torch import Tensor
 from torchvision.models import mobilenet_v2, vgg16, vgg16_bn
 
-from ssd import LAYOUTS, SSD, BackboneConfig, ModelConfig, PriorSpec, adopt, classes_of, layout_of, load_trunk, preset
+from ssd import (
+    LAYOUTS,
+    SSD,
+    BackboneConfig,
+    ModelConfig,
+    PriorSpec,
+    count_classes,
+    detect_layout,
+    load_matching_weights,
+    load_trunk,
+    preset,
+)
 
 from .samples import torchvision_twin
 
@@ -38,10 +49,10 @@ def model(classes: int, spec: PriorSpec | None = None) -> SSD:
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_every_tensor_finds_its_place(name: str) -> None:
     weights = theirs(name, 3)
-    assert layout_of(weights) == name
-    assert classes_of(weights, LAYOUTS[name]) == 3
+    assert detect_layout(weights) == name
+    assert count_classes(weights, LAYOUTS[name]) == 3
     ours = model(3)
-    assert adopt(ours, LAYOUTS[name].convert(weights), 3) == []
+    assert load_matching_weights(ours, LAYOUTS[name].convert(weights), 3) == []
     places = dict(ours.named_parameters())
     for number, module in enumerate(LAYOUTS[name].modules):
         assert bool((places[f"backbone.{module}.bias"] == number).all())
@@ -55,7 +66,7 @@ def test_other_classes_keep_their_offsets_and_draw_their_logits_anew() -> None:
     weights = theirs("report", 21)
     ours = model(4)
     fresh = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
-    notes = adopt(ours, LAYOUTS["report"].convert(weights), 21)
+    notes = load_matching_weights(ours, LAYOUTS["report"].convert(weights), 21)
     assert notes == ["The weights know 20 classes, the model 3: what they score starts anew."]
     for name, tensor in ours.state_dict().items():
         if not name.startswith("heads.") or not name.endswith(".weight"):
@@ -68,26 +79,26 @@ def test_other_classes_keep_their_offsets_and_draw_their_logits_anew() -> None:
 
 def test_other_shapes_start_anew() -> None:
     ours = model(3, preset("epfl_table"))
-    assert adopt(ours, LAYOUTS["torchvision"].convert(theirs("torchvision", 3)), 3) == [
+    assert load_matching_weights(ours, LAYOUTS["torchvision"].convert(theirs("torchvision", 3)), 3) == [
         "The priors have other shapes than those of the weights: the heads start anew."
     ]
 
 
 def test_another_network_takes_nothing_and_says_so() -> None:
     ours = SSD(ModelConfig(preset("paper_voc"), ("window", "door"), BackboneConfig("tiny")))
-    notes = adopt(ours, {"backbone.conv1_1.weight": torch.zeros(1)}, 3)
+    notes = load_matching_weights(ours, {"backbone.conv1_1.weight": torch.zeros(1)}, 3)
     assert "1 tensors have no place in this model" in notes[0]
     assert "were not given and start anew" in notes[1]
 
 
 def test_a_tensor_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match=r"backbone.conv1_1.bias is \(64,\) in this model; got \(3,\)"):
-        adopt(model(3), {"backbone.conv1_1.bias": torch.zeros(3)}, 3)
+        load_matching_weights(model(3), {"backbone.conv1_1.bias": torch.zeros(3)}, 3)
 
 
 def test_an_unknown_layout_is_refused() -> None:
     with pytest.raises(ValueError, match=r"named as in torchvision, ssd.pytorch, report; got 1 tensors"):
-        layout_of({"conv.weight": torch.zeros(1)})
+        detect_layout({"conv.weight": torch.zeros(1)})
 
 
 def trunk(make: Callable[..., torch.nn.Module]) -> dict[str, Tensor]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pipeline.datasets.synthetic import write_dataset
 
-from ..pipeline.dask_cluster import scheduler, worker_of
-from ..pipeline.run_files import run_file
+from ..pipeline.dask_cluster import scheduler, worker
+from ..pipeline.run_files import run_toml
 
 
 def test_a_run_gives_the_same_tables_on_a_scheduler_with_two_workers(
@@ -16,11 +16,11 @@ def test_a_run_gives_the_same_tables_on_a_scheduler_with_two_workers(
     write_dataset(tmp_path / "set", 70, seed=3, width=160, height=120)  # two shards
     (tmp_path / "card.toml").write_text(cards[1])
     for name in ("here", "there"):
-        (tmp_path / f"{name}.toml").write_text(run_file(name))
+        (tmp_path / f"{name}.toml").write_text(run_toml(name))
     here = facade("run", "here.toml", "--tracking", "off", "--workers", 2)
     with scheduler() as address, ExitStack() as stack:
         for _ in range(2):
-            stack.enter_context(worker_of(address, tmp_path))
+            stack.enter_context(worker(address, tmp_path))
         there = facade("run", "there.toml", "--tracking", "off", "--scheduler", address)
     assert (here.code, there.code) == (0, 0)
     stages = [stage for stage in here.line["stages"] if stage != "report"]

@@ -20,7 +20,7 @@ from pipeline.execution.parallel import local_client
 from pipeline.storage.stage_folder import StageFolder
 from pipeline.storage.verify import verify
 
-from ..pipeline.dask_cluster import scheduler, worker_of
+from ..pipeline.dask_cluster import scheduler, worker
 from .test_faults import fill, small_disk, workers_of
 
 __all__ = ["small_disk"]  # a fixture
@@ -215,12 +215,12 @@ def test_a_store_that_refuses_every_tenth_request(
 def test_a_scheduler_whose_workers_come_and_go(archive: Path, tmp_path: Path, expected: dict[str, Any]) -> None:
     out = tmp_path / "out"
     with scheduler() as address, contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(worker_of(address, tmp_path)) for _ in range(2)]
+        workers = [stack.enter_context(worker(address, tmp_path)) for _ in range(2)]
         process = start(command(archive, out, "lights", "2", address), STUB_DELAY="0.004")
         wait_for_receipts(out, 2, process)
         workers[0].terminate()
         wait_for_receipts(out, 4, process)
-        stack.enter_context(worker_of(address, tmp_path))
+        stack.enter_context(worker(address, tmp_path))
         finish(process)
     assert tables(out) == expected
     shutil.rmtree(out)

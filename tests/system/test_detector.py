@@ -20,14 +20,14 @@ from ssd import (
     MultiBoxLoss,
     Target,
     TargetBatch,
-    adopt,
     augment,
-    bounded,
+    clamp_shapes,
     iou_xyxy,
+    load_matching_weights,
     preset,
 )
 
-from ..ssd.samples import same_but_for_equal_scores
+from ..ssd.samples import assert_same_detections
 
 CLASSES = ("building", "window", "door")
 
@@ -43,7 +43,7 @@ def target_of(drawing: Scene) -> Target:
 
 
 @pytest.fixture(scope="module")
-def drawings() -> list[Scene]:
+def scenes() -> list[Scene]:
     return [draw_scene(seed, 300, 300) for seed in range(32)]
 
 
@@ -65,43 +65,45 @@ def split(outputs: Tensor) -> tuple[Tensor, ...]:
     return outputs.split(preset("paper_coco").counts_per_map, dim=1)
 
 
-def test_the_same_detections_as_torchvision_on_drawn_facades(drawings: list[Scene]) -> None:
+def test_the_same_detections_as_torchvision_on_drawn_facades(scenes: list[Scene]) -> None:
     torch.manual_seed(0)
     settings = DecodeConfig()
     theirs = ssd300_vgg16(
         weights=None,
         weights_backbone=None,
         num_classes=4,
-        score_thresh=settings.score,
-        nms_thresh=settings.overlap,
-        topk_candidates=settings.per_class,
-        detections_per_img=settings.keep,
+        score_thresh=settings.min_score,
+        nms_thresh=settings.nms_iou,
+        topk_candidates=settings.top_k_per_class,
+        detections_per_img=settings.max_detections,
     ).eval()
-    decisive(theirs, [photo_of(drawings[0]).float() / 255])
+    decisive(theirs, [photo_of(scenes[0]).float() / 255])
     layout = LAYOUTS["torchvision"]
-    ours = SSD(ModelConfig(bounded(preset("paper_coco")), CLASSES, BackboneConfig(), layout.mean, layout.std)).eval()
-    assert adopt(ours, layout.convert(theirs.state_dict()), 4) == []
+    ours = SSD(
+        ModelConfig(clamp_shapes(preset("paper_coco")), CLASSES, BackboneConfig(), layout.mean, layout.std)
+    ).eval()
+    assert load_matching_weights(ours, layout.convert(theirs.state_dict()), 4) == []
     detector, counts = Detector(Bundle(ours, settings), bfloat16=False), set()
-    for part in range(0, len(drawings), 8):
-        photos = [photo_of(drawing) for drawing in drawings[part : part + 8]]
+    for part in range(0, len(scenes), 8):
+        photos = [photo_of(drawing) for drawing in scenes[part : part + 8]]
         with torch.no_grad():
             expected = theirs([photo.float() / 255 for photo in photos])
         for mine, yours in zip(detector(photos), expected, strict=True):
             counts.update(mine.labels.unique().tolist())
-            same_but_for_equal_scores(mine, Detections(yours["boxes"], yours["labels"], yours["scores"]))
+            assert_same_detections(mine, Detections(yours["boxes"], yours["labels"], yours["scores"]))
     assert counts == {1, 2, 3}
 
 
 def test_a_network_learns_what_it_is_shown() -> None:
     """Eight drawn streets, 300 boxes from two pixels up: nearly all are found again, and little else."""
     torch.manual_seed(0)
-    drawings = [draw_scene(seed) for seed in range(8)]
-    targets = [target_of(drawing) for drawing in drawings]
-    photos = [photo_of(drawing) for drawing in drawings]
+    scenes = [draw_scene(seed) for seed in range(8)]
+    targets = [target_of(drawing) for drawing in scenes]
+    photos = [photo_of(drawing) for drawing in scenes]
     inputs, shown = augment(photos, targets, NO_AUGMENTATION, (300, 300), np.random.default_rng(0))
     model = SSD(ModelConfig(preset("paper_coco"), CLASSES, BackboneConfig("tiny")))
     train(model, model.normalise(inputs), shown, steps=150)
-    detector = Detector(Bundle(model, DecodeConfig(score=0.3)))
+    detector = Detector(Bundle(model, DecodeConfig(min_score=0.3)))
     found = detector(photos)
     again, total = sum(map(found_again, found, targets)), sum(len(target.labels) for target in targets)
     assert total > 250
@@ -110,7 +112,7 @@ def test_a_network_learns_what_it_is_shown() -> None:
 
 
 def train(model: SSD, images: Tensor, targets: list[Target], steps: int) -> None:
-    loss, block = MultiBoxLoss(model.config.priors), TargetBatch.of(targets, 1 + len(CLASSES))
+    loss, block = MultiBoxLoss(model.config.priors), TargetBatch.from_targets(targets, 1 + len(CLASSES))
     matches = loss.match(block)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps, pct_start=0.15)

@@ -38,8 +38,10 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def indexed(large: Path, workplace: Callable, cards: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A work folder in which the large set is indexed."""
+def indexed_work(
+    large: Path, workplace: Callable, cards: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A work folder in which the large set is indexed_work."""
     cache = large / "indexed"
     if not cache.exists():
         work = workplace("made")
@@ -67,7 +69,7 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     found: list[psutil.Process] = []
     while not found:
         assert process.poll() is None, "it ended before it could be disturbed"
-        found = fault_injection.workers_of(process.pid)
+        found = fault_injection.worker_processes(process.pid)
     return found
 
 
@@ -91,49 +93,53 @@ def expected(large: Path, tmp_path_factory: pytest.TempPathFactory, cards: tuple
     return tables(context.work)
 
 
-def test_a_killed_worker_loses_and_doubles_nothing(command: Callable, indexed: Path, expected: dict[str, Any]) -> None:
-    process = start(extract_command(command, indexed))
+def test_a_killed_worker_loses_and_doubles_nothing(
+    command: Callable, indexed_work: Path, expected: dict[str, Any]
+) -> None:
+    process = start(extract_command(command, indexed_work))
     for count in (1, 3):
-        wait_for_receipts(indexed, count, process)
+        wait_for_receipts(indexed_work, count, process)
         workers_of(process)[0].kill()
     out, err = process.communicate()
     assert (process.returncode, "Traceback" in err) == (0, False), err
     assert f'"rows_out": {IMAGES}' in out
-    assert tables(indexed) == expected
+    assert tables(indexed_work) == expected
 
 
-def test_a_killed_command_goes_on_where_it_was(command: Callable, indexed: Path, expected: dict[str, Any]) -> None:
-    process = start(extract_command(command, indexed))
-    wait_for_receipts(indexed, 2, process)
+def test_a_killed_command_goes_on_where_it_was(command: Callable, indexed_work: Path, expected: dict[str, Any]) -> None:
+    process = start(extract_command(command, indexed_work))
+    wait_for_receipts(indexed_work, 2, process)
     workers = workers_of(process)
     process.kill()
     process.communicate()
-    assert not (indexed / "extract/_manifest.json").exists()
+    assert not (indexed_work / "extract/_manifest.json").exists()
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert alive == []
-    (indexed / "extract/_staged/boxes/.left.parquet.1.part").write_bytes(b"by a killed writer")
-    again = subprocess.run(extract_command(command, indexed), capture_output=True, text=True, check=True)
+    (indexed_work / "extract/_staged/boxes/.left.parquet.1.part").write_bytes(b"by a killed writer")
+    again = subprocess.run(extract_command(command, indexed_work), capture_output=True, text=True, check=True)
     assert "shards were finished before" in again.stderr
-    assert tables(indexed) == expected
-    assert not list(indexed.rglob("*.part"))
-    third = subprocess.run(extract_command(command, indexed), capture_output=True, text=True, check=True)
+    assert tables(indexed_work) == expected
+    assert not list(indexed_work.rglob("*.part"))
+    third = subprocess.run(extract_command(command, indexed_work), capture_output=True, text=True, check=True)
     assert '"changed": false' in third.stdout
     assert "nothing to do" in third.stderr
 
 
-def test_two_commands_at_once(command: Callable, indexed: Path, facade: Callable, expected: dict[str, Any]) -> None:
-    process = start(extract_command(command, indexed))
-    wait_for_receipts(indexed, 1, process)
+def test_two_commands_at_once(
+    command: Callable, indexed_work: Path, facade: Callable, expected: dict[str, Any]
+) -> None:
+    process = start(extract_command(command, indexed_work))
+    wait_for_receipts(indexed_work, 1, process)
     process.send_signal(signal.SIGSTOP)  # it must not end before the others have come
-    second = facade("extract", "--work", indexed, "--tracking", "off")
-    third = facade("index", "--card", "cmp", "--root", indexed, "--work", indexed, "--tracking", "off")
+    second = facade("extract", "--work", indexed_work, "--tracking", "off")
+    third = facade("index", "--card", "cmp", "--root", indexed_work, "--work", indexed_work, "--tracking", "off")
     process.send_signal(signal.SIGCONT)
     process.communicate()
     assert second.code == 1
     assert f"is in use by process {process.pid}" in second.line["error"]
     assert (third.code, "is in use" in third.line["error"]) == (1, True)
     assert process.returncode == 0
-    assert tables(indexed) == expected
+    assert tables(indexed_work) == expected
 
 
 @pytest.fixture
@@ -159,9 +165,9 @@ def fill(folder: Path, left: int = 24_576) -> Path:
 
 
 def test_a_full_disk_is_one_sentence_and_goes_on_after(
-    facade: Callable, indexed: Path, small_disk: Path, expected: dict[str, Any]
+    facade: Callable, indexed_work: Path, small_disk: Path, expected: dict[str, Any]
 ) -> None:
-    work = Path(shutil.copytree(indexed, small_disk / "work"))
+    work = Path(shutil.copytree(indexed_work, small_disk / "work"))
     ballast = fill(small_disk)
     arguments = extract_command(lambda *words: list(words), work)
     full = facade(*arguments, "--set", "store.disk_retry_seconds=1")
@@ -173,9 +179,9 @@ def test_a_full_disk_is_one_sentence_and_goes_on_after(
 
 
 def test_a_disk_that_is_full_for_a_while_is_waited_for(
-    command: Callable, indexed: Path, small_disk: Path, expected: dict[str, Any]
+    command: Callable, indexed_work: Path, small_disk: Path, expected: dict[str, Any]
 ) -> None:
-    work = Path(shutil.copytree(indexed, small_disk / "work"))
+    work = Path(shutil.copytree(indexed_work, small_disk / "work"))
     ballast = fill(small_disk)
     process = start(extract_command(command, work))
     assert process.stderr is not None

@@ -25,7 +25,7 @@ from pipeline.stages.detect.sources import read_photo
 from pipeline.storage.schemas import COORDINATES, SCHEMAS, empty_table, table_from_rows
 
 if TYPE_CHECKING:
-    from ssd import Detections, Found, Network, Read
+    from ssd import BatchedModel, Detections, LoadedPhoto, StreamResult
 
 __all__ = ["BundleDetectorSpec", "DetectorSpec", "LoadedModel", "detect_rows", "detector_spec", "tables_for_lost_row"]
 
@@ -36,7 +36,7 @@ PROGRESS_INTERVAL: Final = 32
 class LoadedModel:
     """A network that is ready to find, its classes, and the least size (height, width) that it wants of a photo."""
 
-    network: Network
+    network: BatchedModel
     classes: tuple[str, ...]
     min_size: tuple[int, int]
     batch: int
@@ -107,7 +107,7 @@ def _load_model(spec: BundleDetectorSpec, config: DetectConfig) -> LoadedModel:
     import torch
 
     from pipeline.models.bundle import open_bundle
-    from ssd import Detector, Tiled, TilingConfig, best_batch, bundle_digest, keep_freed_memory
+    from ssd import Detector, TiledDetector, TilingConfig, best_batch, bundle_digest, tune_malloc
 
     folder = resolve_bundle(spec.path)
     bundle = open_bundle(folder)
@@ -118,17 +118,17 @@ def _load_model(spec: BundleDetectorSpec, config: DetectConfig) -> LoadedModel:
     point = load_operating_point(folder, spec.digest) if spec.operating_point_digest else None
     if spec.operating_point_digest and (point is None or point.digest != spec.operating_point_digest):
         raise FacadeError(f"the operating point in {folder} has changed since the command began; run it again.")
-    changes = {name: getattr(config, name) for name in ("score", "overlap", "keep")}
+    changes = {name: getattr(config, name) for name in ("min_score", "nms_iou", "max_detections")}
     bundle = replace(bundle, decode=replace(bundle.decode, **{k: v for k, v in changes.items() if v is not None}))
     device = _pick_device(config.device)
     if device == "cpu":
-        keep_freed_memory()
+        tune_malloc()
     else:
         torch.set_num_threads(1)  # for each of the threads that read
     detector = Detector(bundle, device, config.bfloat16)
     height, width = detector.input_size
     tiling = TilingConfig(config.tile_levels, config.tile_overlap)
-    network = Tiled(detector, tiling) if config.tile else detector
+    network = TiledDetector(detector, tiling) if config.tile else detector
     batch = config.batch or best_batch(detector, torch.zeros(1, 3, height, width, dtype=torch.uint8))
     least = (height, width) if config.downscale_on_read and not config.tile else (0, 0)
     return LoadedModel(network, tuple(bundle.model.config.classes), least, batch, point)
@@ -160,11 +160,11 @@ def _default_reader_threads(device: str) -> int:
 
 def detect_rows(rows: Sequence[dict[str, Any]], spec: DetectorSpec, config: DetectConfig) -> dict[str, pa.Table]:
     """Run the detector over the photos of a shard."""
-    from ssd import Stream
+    from ssd import InferenceStream
 
     opened = spec.load(config)
     read = partial(_read_photo, min_size=opened.min_size, max_pixels=config.max_pixels)
-    stream = Stream(
+    stream = InferenceStream(
         opened.network, read, config.reader_threads or _default_reader_threads(opened.network.device.type), opened.batch
     )
     kept = _TableBuilder(opened, spec.digest, config.threshold)
@@ -183,18 +183,18 @@ def tables_for_lost_row(row: dict[str, Any], stage: str, error: Exception) -> di
     return {"photos": table_from_rows("photos", [photo]), "rejected": table_from_rows("rejected", [rejected])}
 
 
-def _read_photo(row: dict[str, Any], min_size: tuple[int, int], max_pixels: int) -> Read:
+def _read_photo(row: dict[str, Any], min_size: tuple[int, int], max_pixels: int) -> LoadedPhoto:
     """Return a photo of the plan as the network wants it; what its file says of its place goes into the row."""
     import torch
 
-    from ssd import Read
+    from ssd import LoadedPhoto
 
     pixels, facts = decode_upright_photo(read_photo(row), min_size, max_pixels)
     if row["latitude"] is None and row["longitude"] is None:  # both of one source, or it would be another place
         row["latitude"], row["longitude"] = facts.latitude, facts.longitude
     if row["heading"] is None:
         row["heading"] = facts.heading
-    return Read(torch.from_numpy(pixels).permute(2, 0, 1), (facts.height, facts.width))
+    return LoadedPhoto(torch.from_numpy(pixels).permute(2, 0, 1), (facts.height, facts.width))
 
 
 def _photo_row(row: dict[str, Any], status: str, size: tuple[int, int] | None, detections: int) -> dict[str, Any]:
@@ -213,7 +213,7 @@ class _TableBuilder:
         self.rejected: list[dict[str, Any]] = []
         self.detections: list[tuple[str, Detections]] = []
 
-    def add(self, result: Found[dict[str, Any]]) -> None:
+    def add(self, result: StreamResult[dict[str, Any]]) -> None:
         """Take in what became of a photo."""
         row, count = result.item, 0
         if result.error is not None:

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ssd import NOT_COUNTED, TRUE_POSITIVE, Matches, Points, outcomes
+from ssd import NOT_COUNTED, TRUE_POSITIVE, Matches, Points, match_outcomes
 
 __all__ = [
     "BOOTSTRAP_SAMPLES",
@@ -48,7 +48,7 @@ class ClassRanking:
 
 def rank_classes(matches: Matches, iou: float, photos: int) -> list[ClassRanking]:
     """Return the detections of each class from label 1, at an IoU, of so many photos."""
-    result, truths, found = outcomes(matches, iou), matches.truths, matches.detections
+    result, truths, found = match_outcomes(matches, iou), matches.ground_truths, matches.detections
     counted = np.ones(len(truths), np.bool_) if truths.ignore is None else ~truths.ignore
     classes = []
     for label in range(1, truths.classes):

@@ -15,7 +15,7 @@ from pipeline.datasets.labels import class_order
 from pipeline.errors import FacadeError
 from pipeline.storage.schemas import COORDINATES
 from pipeline.storage.stage_folder import StageFolder
-from ssd import DetectionRows, TruthRows
+from ssd import DetectionArrays, GroundTruthArrays
 
 __all__ = ["EvaluationData", "images_to_evaluate", "load_evaluation_data"]
 
@@ -40,9 +40,9 @@ class EvaluationData:
 
     images: pa.Table
     classes: tuple[str, ...]
-    detections: DetectionRows
+    detections: DetectionArrays
     detection_ids: pa.Array
-    ground_truths: TruthRows
+    ground_truths: GroundTruthArrays
     box_ids: pa.Array
 
     def column(self, name: str) -> npt.NDArray[Any]:
@@ -107,13 +107,13 @@ def load_evaluation_data(
     for number, label in enumerate(classes, start=1):
         labelled[:, number] = [label in own for own in images["labelled_classes"].to_pylist()]
     kept = labelled[true.images, true.labels] | ignore
-    truths = TruthRows(true.images, true.labels, true.boxes, 1 + len(classes), ignore, None)
+    truths = GroundTruthArrays(true.images, true.labels, true.boxes, 1 + len(classes), ignore, None)
     truths = _select_ground_truths(truths, kept, np.arange(len(images)), labelled)
     scores = found.table["score"].to_numpy()
     return EvaluationData(
         images,
         classes,
-        DetectionRows(found.images, found.labels, scores, found.boxes),
+        DetectionArrays(found.images, found.labels, scores, found.boxes),
         found.table["detection_id"].combine_chunks(),
         truths,
         true.table["box_id"].combine_chunks().filter(pa.array(kept)),
@@ -148,10 +148,14 @@ def _flags(table: pa.Table, name: str) -> Bools:
     return np.asarray(table[name].to_numpy(), np.bool_)
 
 
-def _select_detections(rows: DetectionRows, mask: Bools, numbers: Ints) -> DetectionRows:
-    return DetectionRows(numbers[rows.images[mask]], rows.labels[mask], rows.scores[mask], rows.boxes[mask])
+def _select_detections(rows: DetectionArrays, mask: Bools, numbers: Ints) -> DetectionArrays:
+    return DetectionArrays(numbers[rows.images[mask]], rows.labels[mask], rows.scores[mask], rows.boxes[mask])
 
 
-def _select_ground_truths(rows: TruthRows, mask: Bools, numbers: Ints, labelled: Bools | None) -> TruthRows:
+def _select_ground_truths(
+    rows: GroundTruthArrays, mask: Bools, numbers: Ints, labelled: Bools | None
+) -> GroundTruthArrays:
     ignore = None if rows.ignore is None else rows.ignore[mask]
-    return TruthRows(numbers[rows.images[mask]], rows.labels[mask], rows.boxes[mask], rows.classes, ignore, labelled)
+    return GroundTruthArrays(
+        numbers[rows.images[mask]], rows.labels[mask], rows.boxes[mask], rows.classes, ignore, labelled
+    )

@@ -19,12 +19,12 @@ from ssd import (
     NOT_COUNTED,
     TRUE_POSITIVE,
     Curve,
-    DetectionRows,
+    DetectionArrays,
+    GroundTruthArrays,
     Matches,
-    TruthRows,
     average_precision,
-    match_rows,
-    outcomes,
+    match_arrays,
+    match_outcomes,
 )
 
 __all__ = ["ERROR_KINDS", "OUTCOMES", "ErrorAnalysis", "analyse_errors", "ap_gain_if_fixed"]
@@ -60,7 +60,7 @@ class ErrorAnalysis:
 
     def counts(self, mask: Bools | None = None) -> dict[str, Ints]:
         """Return (C,) how many of each label there are of each kind of detection, of some of them or of all."""
-        labels, classes = self.matches.detections.labels, self.matches.truths.classes
+        labels, classes = self.matches.detections.labels, self.matches.ground_truths.classes
         shown = np.ones(len(labels), np.bool_) if mask is None else mask
         return {
             kind: np.bincount(labels[shown & (self.outcomes == place)], minlength=classes)
@@ -73,14 +73,14 @@ class ErrorAnalysis:
         if mask is not None:
             found = np.zeros(len(self.detected), np.bool_)
             found[self.ground_truth[mask & (self.outcomes == CORRECT)]] = True
-        ignore = self.matches.truths.ignore
+        ignore = self.matches.ground_truths.ignore
         return ~found if ignore is None else ~found & ~ignore
 
 
-def analyse_errors(detections: DetectionRows, ground_truths: TruthRows, iou: float = 0.5) -> ErrorAnalysis:
+def analyse_errors(detections: DetectionArrays, ground_truths: GroundTruthArrays, iou: float = 0.5) -> ErrorAnalysis:
     """Return what each detection is at an IoU."""
-    matches = match_rows(detections, ground_truths)
-    result = outcomes(matches, iou)
+    matches = match_arrays(detections, ground_truths)
+    result = match_outcomes(matches, iou)
     across, on = _match_any_class(detections, ground_truths)
     other = (
         (on >= iou) & (ground_truths.labels[across] != detections.labels)
@@ -93,22 +93,24 @@ def analyse_errors(detections: DetectionRows, ground_truths: TruthRows, iou: flo
     kinds[matches.iou >= iou] = DUPLICATE
     kinds[result == NOT_COUNTED] = IGNORED
     kinds[result == TRUE_POSITIVE] = CORRECT
-    truth = np.where(kinds == CLASS, across, np.where(kinds == BACKGROUND, -1, matches.truth))
+    truth = np.where(kinds == CLASS, across, np.where(kinds == BACKGROUND, -1, matches.ground_truth))
     overlap = np.where(kinds == CLASS, on, matches.iou)
     found = np.zeros(len(ground_truths), np.bool_)
-    found[matches.truth[kinds == CORRECT]] = True
+    found[matches.ground_truth[kinds == CORRECT]] = True
     return ErrorAnalysis(matches, kinds, truth, overlap, found)
 
 
-def _match_any_class(detections: DetectionRows, ground_truths: TruthRows) -> tuple[Ints, Floats]:
+def _match_any_class(detections: DetectionArrays, ground_truths: GroundTruthArrays) -> tuple[Ints, Floats]:
     """Return for each detection the truth of any class, not ignored, that it overlaps most, and the IoU."""
     count = np.zeros(len(ground_truths), np.bool_) if ground_truths.ignore is None else ground_truths.ignore
     rows = np.flatnonzero(~count)
     ones = np.ones(len(rows), np.int64)
-    anything = DetectionRows(detections.images, np.ones(len(detections), np.int64), detections.scores, detections.boxes)
-    matches = match_rows(anything, TruthRows(ground_truths.images[rows], ones, ground_truths.boxes[rows], 2))
-    there = matches.truth >= 0
-    return np.where(there, rows[matches.truth] if len(rows) else 0, 0), np.where(there, matches.iou, 0.0)
+    anything = DetectionArrays(
+        detections.images, np.ones(len(detections), np.int64), detections.scores, detections.boxes
+    )
+    matches = match_arrays(anything, GroundTruthArrays(ground_truths.images[rows], ones, ground_truths.boxes[rows], 2))
+    there = matches.ground_truth >= 0
+    return np.where(there, rows[matches.ground_truth] if len(rows) else 0, 0), np.where(there, matches.iou, 0.0)
 
 
 def ap_gain_if_fixed(analysis: ErrorAnalysis) -> Mapping[str, Floats]:
@@ -117,7 +119,9 @@ def ap_gain_if_fixed(analysis: ErrorAnalysis) -> Mapping[str, Floats]:
     before = plain.average_precisions()
     fixed = {kind: plain.drop(analysis.outcomes == OUTCOMES.index(kind)) for kind in ("duplicate", "background")}
     fixed |= {kind: plain.with_errors_fixed(analysis, OUTCOMES.index(kind)) for kind in ("localisation", "class")}
-    missed = np.bincount(matches.truths.labels[analysis.missed()].astype(np.int64), minlength=matches.truths.classes)
+    missed = np.bincount(
+        matches.ground_truths.labels[analysis.missed()].astype(np.int64), minlength=matches.ground_truths.classes
+    )
     fixed[MISSED] = _RankedDetections(plain.labels, plain.scores, plain.outcomes, plain.positives - missed)
     return {kind: fixed[kind].average_precisions() - before for kind in ERROR_KINDS}
 
@@ -135,7 +139,7 @@ class _RankedDetections:
     def from_analysis(cls, analysis: ErrorAnalysis) -> _RankedDetections:
         rows = analysis.matches.detections
         result = np.where(analysis.outcomes == IGNORED, NOT_COUNTED, (analysis.outcomes == CORRECT).astype(np.int64))
-        return cls(rows.labels.astype(np.int64), rows.scores, result, analysis.matches.truths.positives())
+        return cls(rows.labels.astype(np.int64), rows.scores, result, analysis.matches.ground_truths.positives())
 
     def drop(self, mask: Bools) -> _RankedDetections:
         return _RankedDetections(self.labels, self.scores, np.where(mask, NOT_COUNTED, self.outcomes), self.positives)
@@ -150,7 +154,7 @@ class _RankedDetections:
         right = first & analysis.missed()[truths]
         result, labels = self.outcomes.copy(), self.labels.copy()
         result[rows] = np.where(right, TRUE_POSITIVE, NOT_COUNTED)
-        labels[rows] = analysis.matches.truths.labels[truths]
+        labels[rows] = analysis.matches.ground_truths.labels[truths]
         return _RankedDetections(labels, self.scores, result, self.positives)
 
     def average_precisions(self) -> Floats:

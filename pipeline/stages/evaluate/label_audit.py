@@ -19,7 +19,7 @@ from pipeline.stages.evaluate.data import EvaluationData
 from pipeline.stages.evaluate.error_analysis import BACKGROUND, CLASS, CORRECT, ErrorAnalysis
 from pipeline.stages.evaluate.scores import part_indices
 from pipeline.storage.schemas import COORDINATES
-from ssd import DetectionRows, TruthRows, match_rows
+from ssd import DetectionArrays, GroundTruthArrays, match_arrays
 
 __all__ = ["MIN_CONFIDENCE", "MISSING", "UNDETECTED", "WRONG_CLASS", "drop_suspicious", "suspicious_labels"]
 
@@ -69,7 +69,7 @@ def drop_suspicious(data: EvaluationData, rows: Sequence[Mapping[str, Any]]) -> 
         np.array([1 + data.classes.index(row["label"]) for row in extra], np.int64),
         np.array([[row[name] for name in COORDINATES] for row in extra], np.float32).reshape(-1, 4),
     )
-    truths = TruthRows(
+    truths = GroundTruthArrays(
         np.concatenate([data.ground_truths.images, more.images]),
         np.concatenate([data.ground_truths.labels, more.labels]),
         np.concatenate([data.ground_truths.boxes, more.boxes]),
@@ -159,8 +159,8 @@ def _undetected(data: EvaluationData, analysis: ErrorAnalysis) -> Iterator[_Susp
     """Yield truths that no detection of their class comes near; the more of their size are found, the surer."""
     found, truths = data.detections, data.ground_truths
     scores = np.zeros(len(truths), np.float32)
-    turned = DetectionRows(truths.images, truths.labels, scores, truths.boxes)  # each truth with what was found
-    near = match_rows(turned, TruthRows(found.images, found.labels, found.boxes, truths.classes)).iou
+    turned = DetectionArrays(truths.images, truths.labels, scores, truths.boxes)  # each truth with what was found
+    near = match_arrays(turned, GroundTruthArrays(found.images, found.labels, found.boxes, truths.classes)).iou
     missed, sizes = analysis.missed(), part_indices(data)["size"]
     groups = truths.labels.astype(np.int64) * 8 + np.maximum(sizes, 0)
     counted = np.ones(len(truths), np.bool_) if truths.ignore is None else ~truths.ignore

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pipeline.stages.evaluate.bootstrap import bootstrap_aps, bootstrap_counts, percentile_interval, rank_classes
 from pipeline.stages.evaluate.data import EvaluationData
-from ssd import Curve, Matches, Points, coco_ap, curves, match_rows, voc_ap
+from ssd import Curve, Matches, Points, coco_ap, match_arrays, pr_curves, voc_ap
 
 __all__ = ["ALL", "HEADLINE", "PARTS", "headline_rows", "part_indices", "score_rows"]
 
@@ -58,8 +58,8 @@ def score_rows(data: EvaluationData, bootstrap_samples: int) -> list[dict[str, A
 
 
 def _dataset_rows(data: EvaluationData, bootstrap_samples: int) -> Iterator[dict[str, Any]]:
-    matches = match_rows(data.detections, data.ground_truths)
-    positives = matches.truths.positives()
+    matches = match_arrays(data.detections, data.ground_truths)
+    positives = matches.ground_truths.positives()
     known = positives > 0  # figures of a class with nothing to find are none
     known[0] = False
     for one in _compute_scores(data, matches, bootstrap_samples):
@@ -128,11 +128,11 @@ def _quantile_bins(values: Floats, data: EvaluationData) -> npt.NDArray[np.int64
 
 def _part_rows(data: EvaluationData, matches: Matches) -> Iterator[dict[str, Any]]:
     """Yield, of each part of each class, the normalised average precision and how much of it is found."""
-    totals, ignored = matches.truths.positives(), _ignore_mask(data)
+    totals, ignored = matches.ground_truths.positives(), _ignore_mask(data)
     for kind, places in part_indices(data).items():
         for place, name in enumerate(PARTS[kind]):
-            truths = replace(matches.truths, ignore=ignored | (places != place))
-            for number, curve in enumerate(curves(replace(matches, truths=truths), 0.5)):
+            truths = replace(matches.ground_truths, ignore=ignored | (places != place))
+            for number, curve in enumerate(pr_curves(replace(matches, ground_truths=truths), 0.5)):
                 if curve.positives:
                     found = int(curve.hits[-1]) / curve.positives if len(curve.hits) else 0.0
                     normalised = _normalised_ap(curve, int(totals[number]))

@@ -23,7 +23,7 @@ from pipeline.stages.evaluate.label_audit import MIN_CONFIDENCE, drop_suspicious
 from pipeline.stages.evaluate.scores import ALL, PARTS, part_indices, score_rows
 from pipeline.stages.evaluate.threshold_fitting import count_errors, fit_operating_point
 from pipeline.storage.schemas import COORDINATES, SCHEMAS, table_from_rows
-from ssd import curves
+from ssd import pr_curves
 
 __all__ = ["FIT_SPLIT", "Evaluation", "apply_operating_point", "evaluate_images"]
 
@@ -161,7 +161,7 @@ def _ground_truths_table(evaluation: Evaluation) -> pa.Table:
 def _curve_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     rows = []
     for split, part in evaluation.by_split.items():
-        found = curves(part.error_analysis.matches, 0.5)
+        found = pr_curves(part.error_analysis.matches, 0.5)
         for label, curve in zip(part.data.classes, found[1:], strict=True):
             if curve.positives and len(curve.hits):
                 places = np.unique(np.linspace(0, len(curve.hits) - 1, MAX_CURVE_POINTS).round().astype(int))

@@ -102,7 +102,7 @@ def _training_datasets(training_info: Mapping[str, Any]) -> set[str] | None:
     """Return the datasets that a training learnt from, and those before it that it began with; None: not known."""
     if "data" not in training_info:
         return None
-    before = training_info.get("start", {}).get("trained")
+    before = training_info.get("init_weights", {}).get("trained")
     return set(training_info["data"].get("datasets", ())) | (_training_datasets(before) or set() if before else set())
 
 
@@ -227,7 +227,7 @@ def _weights_history(training_info: Mapping[str, Any]) -> str:
     if "data" not in training_info:
         source = training_info.get("source", {}).get("file")
         return f"Its weights are those of {source}; what they learnt from is not known." if source else ""
-    start, most = training_info.get("start", {}), training_info.get("train", {}).get("epochs")
+    start, most = training_info.get("init_weights", {}), training_info.get("train", {}).get("epochs")
     sha256 = f" (sha256 `{start['sha256'][:12]}`)" if "sha256" in start else ""
     began = "from nothing" if start.get("from", "none") == "none" else f"with {start['from']}{sha256}"
     return f"It began {began} and learnt from the photos of train: epoch {training_info.get('epoch', most)} of {most} at most."

@@ -11,7 +11,7 @@ from pydantic import Field, create_model
 
 from pipeline.config import RELATIVE_PATH, Settings, renamed_hint
 from pipeline.errors import UsageError
-from ssd import AUGMENTATIONS, TRAININGS
+from ssd import AUGMENTATIONS, TRAIN_PRESETS
 from ssd import TrainConfig as Learning
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class TrainConfig(_SsdSettings):  # type: ignore[misc,valid-type]  # mypy does n
 
     def to_ssd_config(self) -> Learning:
         """Return how to learn: the preset with what differs from it."""
-        preset = TRAININGS[self.preset_name()]
+        preset = TRAIN_PRESETS[self.preset_name()]
         changed = {name: value for name in SSD_FIELDS if (value := getattr(self, name)) is not None}
         try:
             if isinstance(self.augmentation, str):

@@ -22,7 +22,7 @@ from pipeline.execution.sharding import rejected_row
 from pipeline.imaging.image_io import decode_photo
 from pipeline.stages.extract.upstream import require_up_to_date
 from pipeline.storage.files import json_digest, read_bytes
-from ssd import Examples, Target, resize_photo
+from ssd import InMemoryDataset, Target, resize_photo
 
 __all__ = ["SPLITS", "PhotoCache", "TrainingRows", "load_training_rows"]
 
@@ -81,7 +81,7 @@ class PhotoCache:
                 progress.advance(1, int(isinstance(result, Exception)))
         return rejected
 
-    def make_dataset(self, training_rows: TrainingRows, split: str) -> Examples | None:
+    def make_dataset(self, training_rows: TrainingRows, split: str) -> InMemoryDataset | None:
         """Return the photos of a split that could be decoded, with their targets; None if there are none."""
         rows = [row for row in training_rows.rows if row["split"] == split and row["image_id"] in self.photos]
         if not rows:
@@ -89,7 +89,9 @@ class PhotoCache:
         photos = [self.photos[row["image_id"]] for row in rows]
         targets = [_make_target(row, photo, training_rows.classes) for row, photo in zip(rows, photos, strict=True)]
         weights = [training_rows.weights[row["dataset"]] for row in rows] if training_rows.weights else None
-        return Examples([row["image_id"] for row in rows], photos, targets, weights, [row["dataset"] for row in rows])
+        return InMemoryDataset(
+            [row["image_id"] for row in rows], photos, targets, weights, [row["dataset"] for row in rows]
+        )
 
 
 def load_training_rows(context: Context, datasets: Mapping[str, float], classes: Sequence[str]) -> TrainingRows:

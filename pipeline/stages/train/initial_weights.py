@@ -14,7 +14,7 @@ from pipeline.assets import resolve_bundle
 from pipeline.errors import FacadeError
 from pipeline.models.bundle import open_bundle, translate_errors
 from pipeline.models.weight_files import read_weight_file
-from ssd import SSD, ModelConfig, adopt, bundle_digest, load_trunk
+from ssd import SSD, ModelConfig, bundle_digest, load_matching_weights, load_trunk
 from ssd.bundle import MODEL_FILE
 
 __all__ = ["load_initial_weights", "weights_fingerprint"]
@@ -67,7 +67,7 @@ def _load_from_bundle(
         torch.manual_seed(seed)
         model = SSD(config)
     with translate_errors(str(folder)):
-        notes = adopt(model, bundle.model.state_dict(), 1 + len(bundle.model.config.classes))
+        notes = load_matching_weights(model, bundle.model.state_dict(), 1 + len(bundle.model.config.classes))
     return dict(model.state_dict()), {"from": folder.name, "trained": dict(bundle.trained)}, notes
 
 

@@ -52,7 +52,7 @@ class TrainingPlan:
                 "backbone": self.model.backbone.name,
                 "fusion": self.model.backbone.fusion,
                 "classes": list(self.model.classes),
-                "start": Path(self.init_weights).name,  # a bundle travels, this machine's folders do not
+                "init_weights": Path(self.init_weights).name,  # a bundle travels, this machine's folders do not
                 "side": self.config.max_side,
                 **self.ssd_config.to_json(),
             },

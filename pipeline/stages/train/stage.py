@@ -28,8 +28,18 @@ from pipeline.storage.files import write_bytes
 from pipeline.storage.lock import locked
 from pipeline.storage.schemas import table_from_rows
 from pipeline.tracking.run_logger import RunLogger, open_run
-from ssd import Course, Detector, DivergedError, Finished, Task, Watch, augment, load_bundle, read_history
-from ssd.training.loop import BUNDLE, CHECKPOINT, device_of
+from ssd import (
+    Detector,
+    DivergedError,
+    TrainingCallbacks,
+    TrainingResult,
+    TrainingRun,
+    TrainingTask,
+    augment,
+    load_bundle,
+    read_history,
+)
+from ssd.training.loop import BUNDLE, CHECKPOINT, resolve_device
 
 __all__ = [
     "NAME",
@@ -71,7 +81,7 @@ def run(context: Context, config: TrainConfig, resume: bool = False, photo_cache
         with open_run(NAME, context.tracking, context.parent_run(), resume_id=kept.get("run_id")) as tracked:
             kept |= {"config": config.model_dump(), "run_id": tracked.run_id}
             write_json(out / SETTINGS_FILE, kept, context)
-            tracked.log_settings({**plan.settings(), "device": str(device_of(config.device))})
+            tracked.log_settings({**plan.settings(), "device": str(resolve_device(config.device))})
             if finished is None:
                 task, rejected = build_task(
                     context, plan, photo_cache or PhotoCache(config.max_side), {"run_id": tracked.run_id}
@@ -88,7 +98,7 @@ def run(context: Context, config: TrainConfig, resume: bool = False, photo_cache
 
 def build_task(
     context: Context, plan: TrainingPlan, photo_cache: PhotoCache, metadata: Mapping[str, Any]
-) -> tuple[Task, int]:
+) -> tuple[TrainingTask, int]:
     """Return the task of a plan, its photos decoded, and how many of them were rejected."""
     start, source, notes = load_initial_weights(plan.init_weights, plan.model, plan.ssd_config.seed)
     for note in notes:
@@ -99,8 +109,8 @@ def build_task(
     train, val, test = (photo_cache.make_dataset(plan.training_rows, split) for split in SPLITS)
     if train is None:
         raise FacadeError("train: no photo of the train split could be decoded; see the rejected ones.")
-    metadata = {**plan.settings(), "name": plan.name, "start": source, **metadata}
-    return Task(plan.model, plan.ssd_config, train, val, test, start, about=metadata), len(rejected)
+    metadata = {**plan.settings(), "name": plan.name, "init_weights": source, **metadata}
+    return TrainingTask(plan.model, plan.ssd_config, train, val, test, start, metadata=metadata), len(rejected)
 
 
 def _check_rejected(context: Context, rejected: Sequence[dict[str, Any]], count: int, out: Path) -> None:
@@ -122,7 +132,9 @@ def _check_rejected(context: Context, rejected: Sequence[dict[str, Any]], count:
         )
 
 
-def _train(context: Context, config: TrainConfig, task: Task, out: Path, run_logger: RunLogger) -> Finished:
+def _train(
+    context: Context, config: TrainConfig, task: TrainingTask, out: Path, run_logger: RunLogger
+) -> TrainingResult:
     """Run the course of a task, with progress for people and an entry an epoch for MLflow."""
     learning = task.config
     steps = max(len(task.train) // learning.batch, 1) * learning.epochs
@@ -140,10 +152,12 @@ def _train(context: Context, config: TrainConfig, task: Task, out: Path, run_log
         if "val.loss" in row or task.val is None:
             context.log(_epoch_line(row, learning.epochs))
 
-    watch = Watch(progress.advance, epoch, lambda sentence: context.log(f"train: {sentence}"))
+    watch = TrainingCallbacks(progress.advance, epoch, lambda sentence: context.log(f"train: {sentence}"))
     try:
         with translate_errors(NAME):
-            course = Course(task, out, config.device, 60 * config.checkpoint_minutes, context.disk_retry_seconds, watch)
+            course = TrainingRun(
+                task, out, config.device, 60 * config.checkpoint_minutes, context.disk_retry_seconds, watch
+            )
             progress.done = course.trainer.progress.step * learning.batch
             finished = course.run()
     except DivergedError as error:
@@ -152,7 +166,7 @@ def _train(context: Context, config: TrainConfig, task: Task, out: Path, run_log
     return finished
 
 
-def finalize(context: Context, run_logger: RunLogger, out: Path, result: Finished) -> None:
+def finalize(context: Context, run_logger: RunLogger, out: Path, result: TrainingResult) -> None:
     """Hand figures, scores and the bundle of a finished run to MLflow, make it the latest, and tell of it."""
     scores = {f"best.val.{name}": value for name, value in result.val.items()}
     scores |= {f"test.{name}": value for name, value in result.test.items()}
@@ -164,7 +178,7 @@ def finalize(context: Context, run_logger: RunLogger, out: Path, result: Finishe
     _log_summary(context, out, result)
 
 
-def _draw_mosaic(task: Task, out: Path) -> list[Path]:
+def _draw_mosaic(task: TrainingTask, out: Path) -> list[Path]:
     """Return the picture of the photos as the first steps may show them."""
     count = min(MOSAIC_PHOTOS, len(task.train))
     generator = np.random.default_rng(task.config.seed)
@@ -174,7 +188,7 @@ def _draw_mosaic(task: Task, out: Path) -> list[Path]:
     return [draw_mosaic(inputs, shown, task.model.classes, out / "figures" / "augmented.png")]
 
 
-def _draw_detections(task: Task, out: Path) -> list[Path]:
+def _draw_detections(task: TrainingTask, out: Path) -> list[Path]:
     """Return the sheet of photos that were not learnt from, if there are any, with what is found there."""
     examples = task.test or task.val
     if examples is None:
@@ -243,7 +257,7 @@ def _format_map(scores: Mapping[str, float], prefix: str) -> str:
     return f"{100 * scores[f'{prefix}map50']:.1f} ({', '.join(own)})"
 
 
-def _log_summary(context: Context, out: Path, result: Finished) -> None:
+def _log_summary(context: Context, out: Path, result: TrainingResult) -> None:
     context.log(f"train: epoch {result.best} is kept")
     if "map50" in result.test:
         context.log(f"train: on test, VOC mAP at IoU .5: {_format_map(result.test, '')}")
@@ -253,7 +267,7 @@ def _log_summary(context: Context, out: Path, result: Finished) -> None:
 
 
 def run_outcome(
-    out: Path, result: Finished, started: float, rows: int, rejected: int = 0, run_id: str | None = None
+    out: Path, result: TrainingResult, started: float, rows: int, rejected: int = 0, run_id: str | None = None
 ) -> Outcome:
     """Return the line of a run that is finished, as one that changed nothing."""
     scores = {"val_map50": result.val.get("map50"), "test_map50": result.test.get("map50")}

@@ -10,7 +10,7 @@ from pipeline.datasets.synthetic import write_dataset
 from pipeline.stages.evaluate.candidate import CHAMPION
 from pipeline.tracking.registry import open_store
 
-from ..run_files import run_file
+from ..run_files import run_toml
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -19,7 +19,7 @@ def test_new_data_and_a_champion_of_the_old(facade: Callable, tmp_path: Path, ca
     everything = ("run", "run.toml", "--to", "evaluate", *tracking, "--workers", 0)
     promotion = ("model", "promote", "--work", "work", *tracking)
     (tmp_path / "card.toml").write_text(cards[1])
-    (tmp_path / "run.toml").write_text(run_file(batch=2))
+    (tmp_path / "run.toml").write_text(run_toml(batch=2))
     write_dataset(tmp_path / "set", 12, seed=5, width=160, height=120)
     assert facade(*everything).code == 0
     first = facade(*promotion)

@@ -27,11 +27,11 @@ from pipeline.tracking.registry import MlflowStore, Version, fetch_bundle, open_
 from pipeline.tracking.run_logger import OFF, RunLogger, open_run
 from ssd import SSD, BackboneConfig, Bundle, ModelConfig, bundle_digest, preset, save_bundle
 
-from ..noise_model import Noise, noisy
+from ..noise_model import Noise, make_noisy_evaluation
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 PHOTOS = 40
-NOISES = {"good": Noise(), "bad": Noise(recall=0.6, jitter=0.06, badly=0.2, duplicates=0.1, false=0.25)}
+NOISES = {"good": Noise(), "bad": Noise(recall=0.6, jitter=0.06, poor_boxes=0.2, duplicates=0.1, false_positives=0.25)}
 Tables = dict[str, pa.Table]
 
 
@@ -108,13 +108,14 @@ def fewer(tables: Tables) -> Tables:
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
+def recorded_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
     folder = tmp_path_factory.mktemp("kept")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)  # where MLflow leaves what runs have kept
+        patch.chdir(folder)  # where MLflow leaves what runs have recorded_runs
         uri = f"sqlite:///{folder}/runs.db"
         found = {
-            name: evaluate_images(noisy(PHOTOS, 1, noise, ("test",)).judged, "m", 50) for name, noise in NOISES.items()
+            name: evaluate_images(make_noisy_evaluation(PHOTOS, 1, noise, ("test",)).data, "m", 50)
+            for name, noise in NOISES.items()
         }
         found["elsewhere"] = fewer(found["good"])
         models = {
@@ -126,8 +127,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
 
 
 @pytest.fixture
-def called(
-    kept: Kept, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def run_command(
+    recorded_runs: Kept, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[int, dict[str, Any], str]]:
     """Calls a command in this process: exit code, line, and what people read."""
     monkeypatch.chdir(tmp_path)
@@ -135,7 +136,7 @@ def called(
     def call(*arguments: object) -> tuple[int, dict[str, Any], str]:
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            main([*map(str, arguments), "--tracking", kept.uri])
+            main([*map(str, arguments), "--tracking", recorded_runs.uri])
         out, text = capsys.readouterr()
         (line,) = out.splitlines()
         return int(ended.value.code or 0), json.loads(line), text
@@ -143,34 +144,36 @@ def called(
     return call
 
 
-def test_evaluated_runs_are_listed_the_newest_first(kept: Kept, called: Callable) -> None:
-    code, line, text = called("runs", "list")
-    ids = [run for model in reversed(kept.models.values()) for run in (model.judged, model.trained)]
+def test_evaluated_runs_are_listed_the_newest_first(recorded_runs: Kept, run_command: Callable) -> None:
+    code, line, text = run_command("runs", "list")
+    ids = [run for model in reversed(recorded_runs.models.values()) for run in (model.judged, model.trained)]
     assert (code, line["stage"], line["changed"]) == (0, "runs list", False)
     assert [row["run_id"] for row in line["runs"]] == ids
     row = line["runs"][-1]
     assert (row["name"], row["what"], row["split"]) == ("train", "demo, paper_coco", "test")
     assert row["low"] < row["map"] < row["high"]
-    assert row["digest"] == bundle_digest(kept.models["good"].bundle)
+    assert row["digest"] == bundle_digest(recorded_runs.models["good"].bundle)
     assert line["runs"][-2]["what"] == "demo, paper_coco"  # of the run that trained what it judged
     assert f"{row['map']:.3f} ({row['low']:.3f} to {row['high']:.3f})" in text
     assert "nothing to do" not in text
 
 
-def test_others_are_listed_when_asked_for(called: Callable) -> None:
-    assert [row["name"] for row in called("runs", "list", "--all")[1]["runs"]][:2] == ["index", "evaluate"]
-    assert len(called("runs", "list", "--limit", 2)[1]["runs"]) == 2
+def test_others_are_listed_when_asked_for(run_command: Callable) -> None:
+    assert [row["name"] for row in run_command("runs", "list", "--all")[1]["runs"]][:2] == ["index", "evaluate"]
+    assert len(run_command("runs", "list", "--limit", 2)[1]["runs"]) == 2
 
 
-def test_a_store_without_runs_is_told(called: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_without_runs_is_told(run_command: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.tracking.registry.EXPERIMENT", "nobody's")
-    code, line, text = called("runs", "list")
+    code, line, text = run_command("runs", "list")
     assert (code, line["runs"], "no run that was evaluated" in text) == (0, [], True)
 
 
-def test_runs_are_compared_by_the_beginnings_of_their_ids(kept: Kept, called: Callable, tmp_path: Path) -> None:
-    good, bad = kept.models["good"], kept.models["bad"]
-    code, line, text = called("runs", "compare", good.trained[:12], bad.trained[:12])
+def test_runs_are_compared_by_the_beginnings_of_their_ids(
+    recorded_runs: Kept, run_command: Callable, tmp_path: Path
+) -> None:
+    good, bad = recorded_runs.models["good"], recorded_runs.models["bad"]
+    code, line, text = run_command("runs", "compare", good.trained[:12], bad.trained[:12])
     assert (code, line["stage"], line["changed"], line["verdict"]) == (0, "runs compare", False, "worse")
     assert line["low"] <= line["difference"] <= line["high"] < 0
     assert set(line["by_class"]) == {"building", "door", "window"}
@@ -182,126 +185,141 @@ def test_runs_are_compared_by_the_beginnings_of_their_ids(kept: Kept, called: Ca
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_run_that_judged_stands_for_the_one_that_trained(kept: Kept, called: Callable) -> None:
-    good, bad = kept.models["good"], kept.models["bad"]
-    _, line, _ = called("runs", "compare", bad.judged, good.trained, "--out", "elsewhere")
+def test_the_run_that_judged_stands_for_the_one_that_trained(recorded_runs: Kept, run_command: Callable) -> None:
+    good, bad = recorded_runs.models["good"], recorded_runs.models["bad"]
+    _, line, _ = run_command("runs", "compare", bad.judged, good.trained, "--out", "elsewhere")
     assert line["verdict"] == "better"
     assert line["settings"] == {"train.lr": ["0.02", "0.01"]}
     assert Path(line["outputs"]["figure"]).parent.name == "elsewhere"
-    _, line, text = called("runs", "compare", good.judged, good.trained)
+    _, line, text = run_command("runs", "compare", good.judged, good.trained)
     assert (line["verdict"], line["difference"], line["settings"]) == ("no difference", 0.0, {})
     assert "no difference beyond noise" in text
 
 
-def test_what_cannot_be_compared_is_one_sentence(kept: Kept, called: Callable) -> None:
-    code, line, _ = called("runs", "compare", kept.models["good"].trained, kept.models["elsewhere"].trained)
+def test_what_cannot_be_compared_is_one_sentence(recorded_runs: Kept, run_command: Callable) -> None:
+    code, line, _ = run_command(
+        "runs", "compare", recorded_runs.models["good"].trained, recorded_runs.models["elsewhere"].trained
+    )
     assert (code, "40 photos of test" in line["error"], "20 photos of test" in line["error"]) == (1, True, True)
-    _, line, _ = called("runs", "compare", "index", kept.models["good"].trained)  # its name, which no other has
+    _, line, _ = run_command(
+        "runs", "compare", "index", recorded_runs.models["good"].trained
+    )  # its name, which no other has
     assert "(index) has no evaluation in MLflow" in line["error"]
     for name, message in (("train", "may be any of 3 runs"), ("f" * 32, "no run 'f"), ("", "no run ''")):
-        code, line, _ = called("runs", "compare", name, "index")
+        code, line, _ = run_command("runs", "compare", name, "index")
         assert (code, line["stage"]) == (2, "runs compare")
         assert message in line["error"]
     with pytest.raises(UsageError, match="leaves nothing to look into"):
         open_store(OFF)
 
 
-def test_a_run_of_several_evaluations_is_judged_by_the_last(kept: Kept, tmp_path: Path) -> None:
+def test_a_run_of_several_evaluations_is_judged_by_the_last(recorded_runs: Kept, tmp_path: Path) -> None:
     """The training run keeps the files of all; the run of `evaluate` says which are the last."""
-    good = kept.models["good"]
+    good = recorded_runs.models["good"]
     folder = StageFolder(tmp_path, "evaluate")
     tables = {
         name: good.evaluated.read(name) for name in ("evaluated_images", "detection_matches", "ground_truths", "scores")
     }
     commit(folder, {**tables, "scores": tables["scores"].slice(1)})
-    with open_run("train", kept.uri, resume_id=good.trained) as run:
+    with open_run("train", recorded_runs.uri, resume_id=good.trained) as run:
         run.log_files(sorted(folder.path.rglob("*.parquet")))
-    assert len(kept.store.files(good.trained)) == 8
-    side = find_related_runs(kept.store, find_run(kept.store, good.trained))
+    assert len(recorded_runs.store.files(good.trained)) == 8
+    side = find_related_runs(recorded_runs.store, find_run(recorded_runs.store, good.trained))
     assert side.evaluation_run is not None
     assert side.evaluation_run.run_id == good.judged
-    assert promotion.load_evaluation_record(kept.store, side.record.tags["evaluated"], "it").split == "test"
+    assert promotion.load_evaluation_record(recorded_runs.store, side.record.tags["evaluated"], "it").split == "test"
 
 
-def test_a_bundle_becomes_one_version_and_the_candidate(kept: Kept) -> None:
-    first, again = kept.register("good", "once"), kept.register("good", "once")
+def test_a_bundle_becomes_one_version_and_the_candidate(recorded_runs: Kept) -> None:
+    first, again = recorded_runs.register("good", "once"), recorded_runs.register("good", "once")
     assert first is not None
     assert again is not None
-    assert (first.number, again.number, first.run_id) == ("1", "1", kept.models["good"].trained)
-    (only,) = kept.store.versions("once")
-    assert only.tags["facade.bundle"] == bundle_digest(kept.models["good"].bundle)
-    assert only.tags["facade.evaluated"] == kept.models["good"].evaluated.require_manifest().digest
+    assert (first.number, again.number, first.run_id) == ("1", "1", recorded_runs.models["good"].trained)
+    (only,) = recorded_runs.store.versions("once")
+    assert only.tags["facade.bundle"] == bundle_digest(recorded_runs.models["good"].bundle)
+    assert only.tags["facade.evaluated"] == recorded_runs.models["good"].evaluated.require_manifest().digest
     assert float(only.tags["facade.map.low"]) < float(only.tags["facade.map"]) < float(only.tags["facade.map.high"])
-    second = kept.register("bad", "once")
+    second = recorded_runs.register("bad", "once")
     assert second is not None
     assert second.tags["facade.test"] == only.tags["facade.test"]
-    named = kept.store.version("once", CANDIDATE)
+    named = recorded_runs.store.version("once", CANDIDATE)
     assert named is not None
     assert named.number == second.number == "2"
-    assert kept.store.version("once", CHAMPION) is None
-    assert kept.store.versions("nothing") == []
+    assert recorded_runs.store.version("once", CHAMPION) is None
+    assert recorded_runs.store.versions("nothing") == []
 
 
-def test_a_bundle_of_no_run_is_no_candidate(kept: Kept, tmp_path: Path) -> None:
-    good, said = kept.models["good"], []
+def test_a_bundle_of_no_run_is_no_candidate(recorded_runs: Kept, tmp_path: Path) -> None:
+    good, said = recorded_runs.models["good"], []
     for number, run_id in enumerate((None, "f" * 32, good.trained)):  # trained elsewhere, forgotten, not what it logged
         save(tmp_path / str(number), 7, run_id)
-        assert register_candidate(kept.uri, tmp_path / str(number), good.evaluated, said.append, "none") is None
+        assert (
+            register_candidate(recorded_runs.uri, tmp_path / str(number), good.evaluated, said.append, "none") is None
+        )
     assert all("no run of this MLflow has trained" in line for line in said)
     assert len(said) == 3
     assert register_candidate(OFF, good.bundle, good.evaluated, said.append) is None
-    assert kept.store.versions("none") == []
+    assert recorded_runs.store.versions("none") == []
 
 
-def test_the_champion_moves_to_what_is_better_beyond_noise(kept: Kept, called: Callable, tmp_path: Path) -> None:
+def test_the_champion_moves_to_what_is_better_beyond_noise(
+    recorded_runs: Kept, run_command: Callable, tmp_path: Path
+) -> None:
     with pytest.raises(FacadeError, match=r"^better has no candidate; "):
-        promote(kept.store, "better")
-    kept.register("bad", "better")
-    code, line, text = called("model", "promote", "--name", "better")
+        promote(recorded_runs.store, "better")
+    recorded_runs.register("bad", "better")
+    code, line, text = run_command("model", "promote", "--name", "better")
     assert (code, line["stage"], line["changed"], line["champion"]) == (0, "model promote", True, None)
     assert "the first champion" in text
-    assert promote(kept.store, "better").reason == "version 1 is the champion already"
-    assert kept.store.versions("better")[0].tags["facade.promotion"] == line["reason"]
-    kept.register("good", "better")
-    code, line, text = called("model", "promote", "--name", "better")
+    assert promote(recorded_runs.store, "better").reason == "version 1 is the champion already"
+    assert recorded_runs.store.versions("better")[0].tags["facade.promotion"] == line["reason"]
+    recorded_runs.register("good", "better")
+    code, line, text = run_command("model", "promote", "--name", "better")
     assert (code, line["changed"], line["candidate"], line["champion"]) == (0, True, "2", "1")
     assert "version 2 is better than the champion (version 1) beyond noise" in text
-    champion = kept.store.version("better", CHAMPION)
+    champion = recorded_runs.store.version("better", CHAMPION)
     assert champion is not None
     assert (champion.number, champion.tags["facade.promotion"]) == ("2", line["reason"])
     for address in (f"models:/better@{CHAMPION}", "models:/better/2", f"runs:/{champion.run_id}/model"):
-        fetched = fetch_bundle(address, kept.uri, tmp_path / "bundles")  # not the store that is the default here
-        assert bundle_digest(fetched) == bundle_digest(kept.models["good"].bundle)
+        fetched = fetch_bundle(
+            address, recorded_runs.uri, tmp_path / "bundles"
+        )  # not the store that is the default here
+        assert bundle_digest(fetched) == bundle_digest(recorded_runs.models["good"].bundle)
     (tmp_path / "operating.json").write_text("{}")
-    kept.store.add_to_model(champion.run_id, tmp_path / "operating.json")
-    again = fetch_bundle(f"models:/better@{CHAMPION}", kept.uri, tmp_path / "bundles")
+    recorded_runs.store.add_to_model(champion.run_id, tmp_path / "operating.json")
+    again = fetch_bundle(f"models:/better@{CHAMPION}", recorded_runs.uri, tmp_path / "bundles")
     assert ((again / "operating.json").read_text(), again == fetched) == ("{}", False)
 
 
-def test_the_champion_stays_before_what_is_not_better(kept: Kept, called: Callable) -> None:
-    kept.register("good", "worse")
-    promote(kept.store, "worse")
-    kept.register("bad", "worse")
-    code, line, text = called("model", "promote", "--name", "worse")
+def test_the_champion_stays_before_what_is_not_better(recorded_runs: Kept, run_command: Callable) -> None:
+    recorded_runs.register("good", "worse")
+    promote(recorded_runs.store, "worse")
+    recorded_runs.register("bad", "worse")
+    code, line, text = run_command("model", "promote", "--name", "worse")
     assert (code, line["changed"], line["verdict"]) == (0, False, "worse")
     assert "the champion stays: version 2 is worse than" in text
-    candidate, champion = kept.store.version("worse", CANDIDATE), kept.store.version("worse", CHAMPION)
+    candidate, champion = (
+        recorded_runs.store.version("worse", CANDIDATE),
+        recorded_runs.store.version("worse", CHAMPION),
+    )
     assert candidate is not None
     assert champion is not None
     assert (candidate.number, champion.number, candidate.tags["facade.promotion"]) == ("2", "1", line["reason"])
 
 
-def test_the_champion_stays_where_other_boxes_judged(kept: Kept, called: Callable) -> None:
-    kept.register("elsewhere", "other")
-    promote(kept.store, "other")
-    kept.register("good", "other")
-    code, line, _ = called("model", "promote", "--name", "other")
+def test_the_champion_stays_where_other_boxes_judged(recorded_runs: Kept, run_command: Callable) -> None:
+    recorded_runs.register("elsewhere", "other")
+    promote(recorded_runs.store, "other")
+    recorded_runs.register("good", "other")
+    code, line, _ = run_command("model", "promote", "--name", "other")
     assert (code, line["changed"]) == (0, False)
     assert "on other truths: evaluate the champion on the same boxes (`facade model promote --work" in line["reason"]
     # What that does: the champion gets the figures of those boxes, and the candidate stays one.
-    champion = kept.models["elsewhere"]
-    version = register_candidate(kept.uri, champion.bundle, kept.models["bad"].evaluated, lambda _: None, "other")
+    champion = recorded_runs.models["elsewhere"]
+    version = register_candidate(
+        recorded_runs.uri, champion.bundle, recorded_runs.models["bad"].evaluated, lambda _: None, "other"
+    )
     assert version is not None
     assert version.number == "1"
-    found = promote(kept.store, "other")
+    found = promote(recorded_runs.store, "other")
     assert (found.promoted, found.candidate.number) == (True, "2")

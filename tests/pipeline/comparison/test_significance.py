@@ -15,15 +15,15 @@ from pipeline.stages.evaluate.scores import HEADLINE, headline_rows
 from pipeline.stages.evaluate.tables import evaluate_images
 from pipeline.storage.schemas import empty_table
 
-from ..noise_model import CLASSES, Noise, noisy
+from ..noise_model import CLASSES, Noise, make_noisy_evaluation
 
 PHOTOS = 40
-MORE = Noise(recall=0.7, jitter=0.06, badly=0.15, duplicates=0.1, false=0.25)
+MORE = Noise(recall=0.7, jitter=0.06, poor_boxes=0.15, duplicates=0.1, false_positives=0.25)
 
 
 @lru_cache
 def tables_of(seed: int, noise: Noise) -> dict[str, pa.Table]:
-    return evaluate_images(noisy(PHOTOS, seed, noise, ("test",)).judged, "model", 0)
+    return evaluate_images(make_noisy_evaluation(PHOTOS, seed, noise, ("test",)).data, "model", 0)
 
 
 def judgement(seed: int, noise: Noise | None = None) -> EvaluationRecord:

@@ -12,19 +12,19 @@ import pytest
 
 from pipeline.errors import FacadeError
 from pipeline.execution.isolation import run_isolated
-from pipeline.execution.parallel import WorkerConfig, local_client, map_shards
+from pipeline.execution.parallel import WorkerConfig, WorkerPool, local_client
 from pipeline.execution.runner import Stage, StagePlan, run_stage
 from pipeline.execution.sharding import make_shards, row_counter
 from pipeline.storage.manifest import Shard
 from pipeline.storage.schemas import table_from_rows
 
-from ..fault_injection import workers_of
+from ..fault_injection import worker_processes
 
 STAGE = Stage("extract", algorithm=1, rows_out=row_counter("extraction_log"), primary="extraction_log")
 
 
 @pytest.fixture
-def killers(monkeypatch: pytest.MonkeyPatch) -> Any:
+def faults(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
     import fault_injection as module
 
@@ -35,8 +35,10 @@ def rows(count: int, **does: str) -> list[dict[str, Any]]:
     return [{"image_id": f"set/{i}", "uri": f"/{i}", "does": does.get(f"at{i}")} for i in range(count)]
 
 
-def plan(killers: Any, listed: Sequence[dict[str, Any]]) -> StagePlan:
-    return StagePlan(make_shards("set", listed, lambda piece: str(len(piece)).ljust(64, "0")), killers.extracts, {})
+def plan(faults: Any, listed: Sequence[dict[str, Any]]) -> StagePlan:
+    return StagePlan(
+        make_shards("set", listed, lambda piece: str(len(piece)).ljust(64, "0")), faults.extract_with_faults, {}
+    )
 
 
 @pytest.fixture
@@ -48,10 +50,10 @@ def small_workers() -> Iterator[WorkerConfig]:
 
 @pytest.mark.parametrize(("does", "cause"), [("die", "signal 9"), ("eat", "out of memory")])
 def test_a_row_that_kills_its_worker_is_rejected_and_no_other(
-    workplace: Callable, killers: Any, small_workers: WorkerConfig, does: str, cause: str
+    workplace: Callable, faults: Any, small_workers: WorkerConfig, does: str, cause: str
 ) -> None:
     work = workplace(workers=small_workers)
-    outcome = run_stage(STAGE, work.context, plan(killers, rows(200, at70=does)))
+    outcome = run_stage(STAGE, work.context, plan(faults, rows(200, at70=does)))
     assert (outcome.rows_in, outcome.rows_out, outcome.rejected) == (200, 199, 1)
     (row,) = work.rows("extract", "rejected")
     assert row["image_id"] == "set/70"
@@ -60,7 +62,7 @@ def test_a_row_that_kills_its_worker_is_rejected_and_no_other(
     assert sorted(ids) == sorted(f"set/{i}" for i in range(200) if i != 70)
 
 
-def test_rows_alone_are_halved_until_the_killers_stand_alone(killers: Any) -> None:
+def test_rows_alone_are_halved_until_the_killers_stand_alone(faults: Any) -> None:
     def reject(row: dict[str, Any], message: str) -> dict[str, Any]:
         entry = {"image_id": row["image_id"], "uri": "", "stage": "extract", "error": "x", "message": message}
         return {
@@ -68,32 +70,32 @@ def test_rows_alone_are_halved_until_the_killers_stand_alone(killers: Any) -> No
             "rejected": table_from_rows("rejected", [entry]),
         }
 
-    tables = run_isolated(killers.extracts, rows(6, at1="die", at4="die"), reject, 1 << 33)
+    tables = run_isolated(faults.extract_with_faults, rows(6, at1="die", at4="die"), reject, 1 << 33)
     assert tables["extraction_log"]["image_id"].to_pylist() == ["set/0", "set/2", "set/3", "set/5"]
     assert tables["rejected"]["image_id"].to_pylist() == ["set/1", "set/4"]
     assert set(tables["rejected"]["message"].to_pylist()) == {"reading it ended its process (signal 9) again and again"}
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_an_error_of_the_stage_itself_stops_the_command(workplace: Callable, killers: Any, count: int) -> None:
+def test_an_error_of_the_stage_itself_stops_the_command(workplace: Callable, faults: Any, count: int) -> None:
     work = workplace(workers=WorkerConfig(count=count))
     with pytest.raises(ValueError, match="the stage itself is broken"):
-        run_stage(STAGE, work.context, plan(killers, rows(3, at1="raise")))
+        run_stage(STAGE, work.context, plan(faults, rows(3, at1="raise")))
     assert work.context.folder("extract").manifest() is None
 
 
-def test_a_scheduler_that_is_not_there_is_one_sentence(workplace: Callable, killers: Any) -> None:
+def test_a_scheduler_that_is_not_there_is_one_sentence(workplace: Callable, faults: Any) -> None:
     work = workplace(workers=WorkerConfig(scheduler="tcp://127.0.0.1:1"))
     with pytest.raises(FacadeError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"):
-        run_stage(STAGE, work.context, plan(killers, rows(3)))
+        run_stage(STAGE, work.context, plan(faults, rows(3)))
 
 
-def test_a_scheduler_elsewhere_gives_the_same_tables(workplace: Callable, killers: Any) -> None:
+def test_a_scheduler_elsewhere_gives_the_same_tables(workplace: Callable, faults: Any) -> None:
     here, there = workplace("here"), None
-    ours = run_stage(STAGE, here.context, plan(killers, rows(150)))
+    ours = run_stage(STAGE, here.context, plan(faults, rows(150)))
     with local_client(2) as client:
         there = workplace("there", workers=WorkerConfig(scheduler=client.scheduler.address))
-        theirs = run_stage(STAGE, there.context, plan(killers, rows(150)))
+        theirs = run_stage(STAGE, there.context, plan(faults, rows(150)))
     assert ours.digest == theirs.digest
 
 
@@ -133,19 +135,24 @@ def test_what_workers_are_told_is_not_told_to_this_process(monkeypatch: pytest.M
     assert dict(os.environ) == before
 
 
-def test_a_worker_with_two_threads_works_on_two_shards_at_once(workplace: Callable, killers: Any) -> None:
+def test_a_worker_with_two_threads_works_on_two_shards_at_once(workplace: Callable, faults: Any) -> None:
     work = workplace(workers=WorkerConfig(count=1, threads=2))
-    both = StagePlan(make_shards("set", rows(128), lambda piece: piece[0]["uri"].ljust(64, "0")), killers.met, {})
+    both = StagePlan(
+        make_shards("set", rows(128), lambda piece: piece[0]["uri"].ljust(64, "0")), faults.extract_together, {}
+    )
     assert run_stage(STAGE, work.context, both).rows_out == 128
 
 
-def test_no_worker_is_watched_where_python_may_stop_for_it(tmp_path: Path, killers: Any) -> None:
+def test_no_worker_is_watched_where_python_may_stop_for_it(tmp_path: Path, faults: Any) -> None:
     """Neither those that are there nor the one that comes for one that died."""
     with local_client(1) as client:
         for workers in (WorkerConfig(count=1), WorkerConfig(scheduler=client.scheduler.address)):
             marks = [tmp_path / f"{workers.count}-{number // 2}" for number in range(4)]
             shards = [Shard("set", number, "0" * 64, [{"uri": str(mark)}]) for number, mark in enumerate(marks)]
-            assert list(map_shards(killers.Watched(), shards, workers)) == [sys.version_info >= (3, 11, 9)] * 4
+            assert (
+                list(WorkerPool().map_shards(faults.ProfilerProbe(), shards, workers))
+                == [sys.version_info >= (3, 11, 9)] * 4
+            )
 
 
 def test_a_worker_that_dies_while_it_is_started_again_is_replaced() -> None:
@@ -164,6 +171,6 @@ def test_a_worker_that_dies_while_it_is_started_again_is_replaced() -> None:
 def _started_after(pid: int) -> psutil.Process:
     """The next worker process of this one, caught before it has come up."""
     while True:
-        for child in workers_of(os.getpid()):
+        for child in worker_processes(os.getpid()):
             if child.pid != pid:
                 return child

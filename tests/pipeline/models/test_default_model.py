@@ -24,7 +24,7 @@ from pipeline.stages.evaluate import stage as evaluate
 from pipeline.stages.evaluate.scores import HEADLINE
 from pipeline.stages.evaluate.stage import EvaluateConfig
 
-from ...conftest import Result, Workplace
+from ...conftest import CommandResult, Workspace
 
 FOLDER = resolve_bundle(DEFAULT_MODEL)
 
@@ -59,7 +59,7 @@ def test_it_knows_nothing_of_the_machine_that_made_it() -> None:
         assert not re.search(r"[\"` (](/\w|[A-Z]:\\|\.\./)", (FOLDER / name).read_text())
 
 
-def test_photos_and_nothing_else_said_is_enough(facade: Callable[..., Result], tmp_path: Path) -> None:
+def test_photos_and_nothing_else_said_is_enough(facade: Callable[..., CommandResult], tmp_path: Path) -> None:
     write_dataset(tmp_path / "streets", 8, seed=77)
     done = facade("detect", "streets/photos", "--out", "found", "--tracking", "off")
     assert (done.code, done.line["rows_out"]) == (0, 8)
@@ -73,7 +73,7 @@ def test_photos_and_nothing_else_said_is_enough(facade: Callable[..., Result], t
     assert (FOLDER / CARD_FILE).read_text().strip() in shown.text
 
 
-def test_its_thresholds_are_not_fitted_to_other_photos(workplace: Callable[..., Workplace], cards: list[str]) -> None:
+def test_its_thresholds_are_not_fitted_to_other_photos(workplace: Callable[..., Workspace], cards: list[str]) -> None:
     work = workplace()
     write_dataset(work.context.work.parent / "streets", 20, seed=3, width=160, height=120)
     work.index(work.context.work.parent / "streets", cards[1])
@@ -84,7 +84,7 @@ def test_its_thresholds_are_not_fitted_to_other_photos(workplace: Callable[..., 
     detect.run(work.context, DetectConfig(), job)
     evaluate.run(work.context, EvaluateConfig(bootstrap_samples=0, previews=0))
     assert before == {path.name: path.read_bytes() for path in FOLDER.iterdir()}
-    assert any("keeps its thresholds" in line for line in work.said)
+    assert any("keeps its thresholds" in line for line in work.messages)
     assert (
         work.context.folder("detect").require_manifest().settings["bundle"] == DEFAULT_MODEL
     )  # wherever it is installed
@@ -100,7 +100,7 @@ def test_its_thresholds_are_not_fitted_to_other_photos(workplace: Callable[..., 
     ],
 )
 def test_it_is_as_good_as_promised(
-    workplace: Callable[..., Workplace], real_data: Path, name: str, root: str, least: dict[str, float]
+    workplace: Callable[..., Workspace], real_data: Path, name: str, root: str, least: dict[str, float]
 ) -> None:
     work = workplace(name)
     work.index(real_data / root, name=name)
@@ -117,7 +117,7 @@ def test_it_is_as_good_as_promised(
     assert {label: scores[label] for label, value in least.items() if scores[label] < value} == {}
 
 
-def test_it_is_used_unless_a_work_folder_has_its_own(workplace: Callable[..., Workplace], drawn: Path) -> None:
+def test_it_is_used_unless_a_work_folder_has_its_own(workplace: Callable[..., Workspace], drawn: Path) -> None:
     work = workplace()
     photos = work.context.work.parent / "photos"
     (photos / "index").mkdir(parents=True)

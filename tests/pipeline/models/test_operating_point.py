@@ -12,7 +12,7 @@ from pipeline.stages.evaluate.data import EvaluationData
 from pipeline.stages.evaluate.error_analysis import analyse_errors
 from pipeline.stages.evaluate.threshold_fitting import count_errors, count_ground_truths, fit_operating_point
 
-from ..noise_model import noisy
+from ..noise_model import make_noisy_evaluation
 
 
 def fitted(judged: EvaluationData) -> OperatingPoint:
@@ -21,7 +21,7 @@ def fitted(judged: EvaluationData) -> OperatingPoint:
 
 @pytest.fixture(scope="module")
 def judged() -> EvaluationData:
-    return noisy(120, 5).judged
+    return make_noisy_evaluation(120, 5).data
 
 
 def test_sums_of_scores_are_numbers_of_objects(judged: EvaluationData) -> None:
@@ -58,7 +58,7 @@ def test_the_threshold_is_where_f1_is_best(judged: EvaluationData) -> None:
 
 
 def test_numbers_are_nearer_to_the_truth_than_with_one_threshold() -> None:
-    drawn = noisy(200, 6).judged
+    drawn = make_noisy_evaluation(200, 6).data
     test, point = drawn.select_split("test"), fitted(drawn.select_split("val"))
     errors = count_errors(test, analyse_errors(test.detections, test.ground_truths), point)
     ours, theirs = errors[""]
@@ -98,7 +98,7 @@ def test_it_is_read_as_it_was_written(tmp_path: Path, judged: EvaluationData) ->
 @pytest.mark.parametrize("harm", ["model", "format", "cut", "lengths", "key"])
 def test_a_file_that_is_not_this_model_s_is_refused(tmp_path: Path, judged: EvaluationData, harm: str) -> None:
     data = json.loads(fitted(judged).to_json())
-    data["format"] = 2 if harm == "format" else 1
+    data["format"] = 3 if harm == "format" else 2
     data["model"] = "other" if harm == "model" else "model"
     if harm == "lengths":
         data["classes"]["window"]["scores"].pop()

@@ -36,21 +36,21 @@ from ssd import (
     Detector,
     ModelConfig,
     PriorMap,
-    bounded,
     bundle_digest,
+    clamp_shapes,
     load_bundle,
     preset,
     save_bundle,
 )
 
-from ...ssd.samples import same_but_for_equal_scores
+from ...ssd.samples import assert_same_detections
 
 CLASSES = ("building", "window", "door")
 README = Path(__file__).resolve().parents[3] / "README.md"
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Iterator[Path]:
+def scratch_folder(tmp_path: Path) -> Iterator[Path]:
     """A folder that is gone after the test: networks with VGG-16 have 96 MB."""
     yield tmp_path
     shutil.rmtree(tmp_path)
@@ -59,7 +59,7 @@ def room(tmp_path: Path) -> Iterator[Path]:
 def network(backbone: str = "tiny", seed: int = 0) -> SSD:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return SSD(ModelConfig(bounded(preset("paper_coco")), CLASSES, BackboneConfig(backbone))).eval()
+        return SSD(ModelConfig(clamp_shapes(preset("paper_coco")), CLASSES, BackboneConfig(backbone))).eval()
 
 
 @pytest.fixture(scope="module")
@@ -69,17 +69,19 @@ def state() -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory, command: Callable) -> SimpleNamespace:
-    """A small bundle exported by a process: where both are, and what the process said."""
+def onnx_export(tmp_path_factory: pytest.TempPathFactory, command: Callable) -> SimpleNamespace:
+    """A small bundle onnx_export by a process: where both are, and what the process said."""
     folder = tmp_path_factory.mktemp("exported")
-    save_bundle(folder / "model", Bundle(network(), DecodeConfig(score=0.02), {"run": {"id": "abc"}}))
+    save_bundle(folder / "model", Bundle(network(), DecodeConfig(min_score=0.02), {"run": {"id": "abc"}}))
     arguments = command("model", "export", folder / "model", "--out", folder / "onnx")
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     return SimpleNamespace(folder=folder, line=json.loads(done.stdout), text=done.stderr)
 
 
 @pytest.fixture
-def facade_here(capfd: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable]:
+def run_facade_in_process(
+    capfd: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable]:
     """The command line in this process, where torch is imported already: exit code, line, text."""
     monkeypatch.chdir(tmp_path)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -134,49 +136,55 @@ def wrapped(layout: str, weights: dict[str, Tensor]) -> object:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_weights_of_every_layout_come_back_as_they_were(layout: str, state: dict[str, Tensor], room: Path) -> None:
-    torch.save(wrapped(layout, named_as(layout, state)), room / "weights.pth")
-    line = imported(room / "weights.pth", room / "model", "building,window,door")
+def test_weights_of_every_layout_come_back_as_they_were(
+    layout: str, state: dict[str, Tensor], scratch_folder: Path
+) -> None:
+    torch.save(wrapped(layout, named_as(layout, state)), scratch_folder / "weights.pth")
+    line = imported(scratch_folder / "weights.pth", scratch_folder / "model", "building,window,door")
     assert (line["changed"], line["notes"], line["outputs"]["layout"]) == (True, [], layout)
-    bundle = load_bundle(room / "model")
+    bundle = load_bundle(scratch_folder / "model")
     back = bundle.model.state_dict()
     assert all(torch.equal(back[name], tensor) for name, tensor in state.items())
     config, names = bundle.model.config, LAYOUTS[layout]
     assert (config.mean, config.std, config.priors) == (names.mean, names.std, names.priors())
-    assert bundle.decode.overlap == (0.6 if layout == "report" else 0.45)
-    assert line["digest"] == bundle_digest(room / "model")
+    assert bundle.decode.nms_iou == (0.6 if layout == "report" else 0.45)
+    assert line["digest"] == bundle_digest(scratch_folder / "model")
     assert bundle.trained["source"]["layout"] == layout
 
 
-def test_an_imported_torchvision_model_detects_as_torchvision(room: Path) -> None:
+def test_an_imported_torchvision_model_detects_as_torchvision(scratch_folder: Path) -> None:
     torch.manual_seed(0)
     theirs = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=4).eval()
     with torch.no_grad():  # mild offsets: torchvision keeps boxes that clipping leaves without area, we do not
         for parameter in theirs.head.parameters():
             parameter.mul_(0.05)
-    torch.save(theirs.state_dict(), room / "weights.pt")
-    line = imported(room / "weights.pt", room / "model")
+    torch.save(theirs.state_dict(), scratch_folder / "weights.pt")
+    line = imported(scratch_folder / "weights.pt", scratch_folder / "model")
     assert line["outputs"]["classes"] == ["class_1", "class_2", "class_3"]
     assert "name --classes" in line["notes"][0]
     photo = torch.randint(0, 256, (3, 300, 300), dtype=torch.uint8)
-    (mine,) = Detector(load_bundle(room / "model"), bfloat16=False)([photo])
+    (mine,) = Detector(load_bundle(scratch_folder / "model"), bfloat16=False)([photo])
     with torch.no_grad():
         (yours,) = theirs([photo.float() / 255])
     assert len(mine.scores) == 200
     assert mine.scores[0] - mine.scores[-1] > 0.01, "scores that are all alike would prove nothing"
-    same_but_for_equal_scores(mine, Detections(yours["boxes"], yours["labels"], yours["scores"]))
+    assert_same_detections(mine, Detections(yours["boxes"], yours["labels"], yours["scores"]))
 
 
-def test_other_classes_start_anew_which_is_said(facade_here: Callable, state: dict[str, Tensor], room: Path) -> None:
+def test_other_classes_start_anew_which_is_said(
+    run_facade_in_process: Callable, state: dict[str, Tensor], scratch_folder: Path
+) -> None:
     halves = {name: tensor.half() for name, tensor in named_as("ssd.pytorch", state).items()}
-    save_file(halves, room / "weights.safetensors")
-    done = facade_here("model", "import", "weights.safetensors", "--out", "model", "--classes", "window, door")
+    save_file(halves, scratch_folder / "weights.safetensors")
+    done = run_facade_in_process(
+        "model", "import", "weights.safetensors", "--out", "model", "--classes", "window, door"
+    )
     note = "The weights know 3 classes, the model 2: what they score starts anew."
     assert (done.code, done.line["stage"], done.line["changed"]) == (0, "model import", True)
     assert done.line["notes"] == [note]
     assert f"model import: {note}" in done.text
-    assert load_bundle(room / "model").model.config.classes == ("window", "door")
-    again = imported(room / "weights.safetensors", room / "model", "window,door")
+    assert load_bundle(scratch_folder / "model").model.config.classes == ("window", "door")
+    again = imported(scratch_folder / "weights.safetensors", scratch_folder / "model", "window,door")
     assert (again["changed"], again["digest"]) == (False, done.line["digest"]), "what starts anew is drawn with a seed"
 
 
@@ -186,7 +194,7 @@ def test_other_priors_are_noted(state: dict[str, Tensor]) -> None:
     assert bundle.model.config.priors == preset("paper_voc")
     assert notes == ["The weights were trained with the priors paper_coco; with paper_voc train on before you detect."]
     bundle, notes = build_bundle(checkpoint, "torchvision", CLASSES, preset("paper_coco"))
-    assert (bundle.model.config.priors, notes) == (bounded(preset("paper_coco")), [])
+    assert (bundle.model.config.priors, notes) == (clamp_shapes(preset("paper_coco")), [])
 
 
 def test_a_finer_map_leaves_the_other_heads_where_they_belong(state: dict[str, Tensor]) -> None:
@@ -326,28 +334,28 @@ def test_priors_for_another_input_are_refused(state: dict[str, Tensor]) -> None:
         build_bundle(checkpoint, "report", CLASSES, preset("paper_512_voc"))
 
 
-def test_weights_that_are_no_numbers_are_refused(state: dict[str, Tensor], room: Path) -> None:
+def test_weights_that_are_no_numbers_are_refused(state: dict[str, Tensor], scratch_folder: Path) -> None:
     weights = named_as("torchvision", state)
     weights["head.regression_head.module_list.0.bias"] = torch.full((16,), torch.nan)
-    save_file(weights, room / "theirs.safetensors")
+    save_file(weights, scratch_folder / "theirs.safetensors")
     with pytest.raises(FacadeError, match=r"theirs\.safetensors: .* the first is heads\.outputs\.0\.bias"):
-        imported(room / "theirs.safetensors", room / "model")
+        imported(scratch_folder / "theirs.safetensors", scratch_folder / "model")
 
 
-def test_another_folder_is_not_replaced(state: dict[str, Tensor], room: Path) -> None:
-    save_file(named_as("report", state), room / "w.safetensors")
-    (room / "letters").mkdir()
-    (room / "letters" / "dear.txt").write_text("keep me")
+def test_another_folder_is_not_replaced(state: dict[str, Tensor], scratch_folder: Path) -> None:
+    save_file(named_as("report", state), scratch_folder / "w.safetensors")
+    (scratch_folder / "letters").mkdir()
+    (scratch_folder / "letters" / "dear.txt").write_text("keep me")
     with pytest.raises(FacadeError, match=r"letters is there and is no bundle; name a folder that is not\.$"):
-        imported(room / "w.safetensors", room / "letters")
-    assert (room / "letters" / "dear.txt").read_text() == "keep me"
+        imported(scratch_folder / "w.safetensors", scratch_folder / "letters")
+    assert (scratch_folder / "letters" / "dear.txt").read_text() == "keep me"
 
 
 # --- show
 
 
-def test_show_tells_what_a_bundle_is(exported: SimpleNamespace) -> None:
-    folder = exported.folder / "model"
+def test_show_tells_what_a_bundle_is(onnx_export: SimpleNamespace) -> None:
+    folder = onnx_export.folder / "model"
     found = bundle_info(folder)
     assert found["digest"] == bundle_digest(folder)
     assert found["parameters"] == sum(one.numel() for one in network().parameters())
@@ -360,20 +368,20 @@ def test_show_tells_what_a_bundle_is(exported: SimpleNamespace) -> None:
         assert part in text
 
 
-def test_show_prints_a_card_and_a_line(facade_here: Callable, exported: SimpleNamespace) -> None:
-    done = facade_here("model", "show", exported.folder / "model")
-    found = bundle_info(exported.folder / "model")
+def test_show_prints_a_card_and_a_line(run_facade_in_process: Callable, onnx_export: SimpleNamespace) -> None:
+    done = run_facade_in_process("model", "show", onnx_export.folder / "model")
+    found = bundle_info(onnx_export.folder / "model")
     assert (done.code, done.line["stage"], done.line["changed"]) == (0, "model show", False)
     assert {key: done.line[key] for key in found} == found
     assert done.text.rstrip("\n") == format_info(found)
 
 
-def test_a_damaged_bundle_is_one_sentence(facade_here: Callable, tmp_path: Path) -> None:
+def test_a_damaged_bundle_is_one_sentence(run_facade_in_process: Callable, tmp_path: Path) -> None:
     weights = small_bundle(tmp_path) / "weights.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
-    done = facade_here("model", "show", "model")
+    done = run_facade_in_process("model", "show", "model")
     assert done.code == 1
     assert re.fullmatch(
         r"The bundle model can't be used: its weights have the sha256 .*train it again\.", done.line["error"]
@@ -389,11 +397,11 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
 # --- export
 
 
-def test_export_says_how_near_it_is_and_nothing_else(exported: SimpleNamespace) -> None:
-    line, folder = exported.line, exported.folder
+def test_export_says_how_near_it_is_and_nothing_else(onnx_export: SimpleNamespace) -> None:
+    line, folder = onnx_export.line, onnx_export.folder
     assert (line["stage"], line["changed"]) == ("model export", True)
     assert 0 < line["largest_difference"] < 1e-5
-    lines = exported.text.splitlines()
+    lines = onnx_export.text.splitlines()
     assert len(lines) == 3, "the exporter's own talk is no one's concern"
     assert all(one.startswith("model export: ") for one in lines)
     assert sorted(path.name for path in (folder / "onnx").iterdir()) == ["detector.json", "model.onnx"]
@@ -402,23 +410,23 @@ def test_export_says_how_near_it_is_and_nothing_else(exported: SimpleNamespace) 
     assert b"forward" not in network_file, "the exporter's traces name the files of this machine"
 
 
-def test_the_file_beside_has_all_that_the_bundle_has(exported: SimpleNamespace) -> None:
-    beside = json.loads((exported.folder / "onnx" / "detector.json").read_text())
-    bundle = load_bundle(exported.folder / "model")
+def test_the_file_beside_has_all_that_the_bundle_has(onnx_export: SimpleNamespace) -> None:
+    beside = json.loads((onnx_export.folder / "onnx" / "detector.json").read_text())
+    bundle = load_bundle(onnx_export.folder / "model")
     config = bundle.model.config
     priors = np.array(beside["priors_cxcywh"], np.float32)
     assert np.array_equal(priors, config.priors.priors_cxcywh().numpy())
     assert beside["classes"] == ["background", *CLASSES]
     assert (beside["mean"], beside["std"]) == (list(config.mean), list(config.std))
     assert beside["decode"] == asdict(bundle.decode)
-    assert beside["bundle"] == bundle_digest(exported.folder / "model")
-    assert beside["network"]["sha256"] == exported.line["digest"]
+    assert beside["bundle"] == bundle_digest(onnx_export.folder / "model")
+    assert beside["network"]["sha256"] == onnx_export.line["digest"]
 
 
 def test_the_example_in_the_readme_finds_what_the_detector_finds(
-    exported: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    onnx_export: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(exported.folder / "onnx", tmp_path / "ONNX")
+    shutil.copytree(onnx_export.folder / "onnx", tmp_path / "ONNX")
     pixels = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
     with open(tmp_path / "photo.jpg", "wb") as file:
         Image.fromarray(pixels).save(file, format="PNG")  # a PNG by another name: no loss, and no resize
@@ -426,7 +434,7 @@ def test_the_example_in_the_readme_finds_what_the_detector_finds(
     monkeypatch.chdir(tmp_path)
     values: dict = {}
     exec(re.sub("(?m)^    ", "", example), values)
-    (found,) = Detector(load_bundle(exported.folder / "model"), bfloat16=False)(
+    (found,) = Detector(load_bundle(onnx_export.folder / "model"), bfloat16=False)(
         [torch.from_numpy(pixels).permute(2, 0, 1).contiguous()]
     )
     assert len(found.scores) > 20
@@ -442,9 +450,9 @@ def test_mobilenet_says_the_same_in_onnx() -> None:
 
 
 def test_another_network_is_noticed_and_nothing_is_written(
-    exported: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    onnx_export: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    onnx = (exported.folder / "onnx" / "model.onnx").read_bytes()
+    onnx = (onnx_export.folder / "onnx" / "model.onnx").read_bytes()
     assert largest_difference(onnx, network()) < 1e-5
     assert largest_difference(onnx, network(seed=1)) > 0.1
     monkeypatch.setattr("pipeline.models.onnx_export.to_onnx", lambda _: onnx)
@@ -455,12 +463,12 @@ def test_another_network_is_noticed_and_nothing_is_written(
 
 
 def test_an_export_takes_the_place_of_one_and_of_nothing_else(
-    exported: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    onnx_export: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    onnx = (exported.folder / "onnx" / "model.onnx").read_bytes()
+    onnx = (onnx_export.folder / "onnx" / "model.onnx").read_bytes()
     monkeypatch.setattr("pipeline.models.onnx_export.to_onnx", lambda _: onnx)
     monkeypatch.setattr("pipeline.models.onnx_export.largest_difference", lambda *_: 0.0)
-    model = exported.folder / "model"
+    model = onnx_export.folder / "model"
     (tmp_path / "old").mkdir()
     for _ in range(2):
         export_model(model, tmp_path / "old", lambda _: None)
@@ -475,11 +483,11 @@ def test_an_export_takes_the_place_of_one_and_of_nothing_else(
 
 
 def test_without_the_packages_it_is_said_what_to_install(
-    exported: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    onnx_export: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(FacadeError, match="onnxscript must be installed: `pip install onnx onnxruntime onnxscript`"):
-        export_model(exported.folder / "model", tmp_path / "onnx", lambda _: None)
+        export_model(onnx_export.folder / "model", tmp_path / "onnx", lambda _: None)
 
 
 # --- usage
@@ -495,8 +503,8 @@ def test_without_the_packages_it_is_said_what_to_install(
     ],
 )
 def test_wrong_usage_is_one_sentence_and_a_code(
-    facade_here: Callable, arguments: tuple[str, ...], code: int, word: str
+    run_facade_in_process: Callable, arguments: tuple[str, ...], code: int, word: str
 ) -> None:
-    done = facade_here("model", *arguments)
+    done = run_facade_in_process("model", *arguments)
     assert (done.code, done.line["stage"]) == (code, f"model {arguments[0]}")
     assert word in done.line["error"]

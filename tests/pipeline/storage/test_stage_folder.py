@@ -87,7 +87,7 @@ def test_a_shard_with_errors_that_may_pass_is_tried_again(folder: StageFolder, e
 def test_a_commit_keeps_what_it_lists_and_nothing_else(folder: StageFolder) -> None:
     old = folder.write_shard(shard(0, "ab"), table("a", "b"), 2)
     folder.commit(Manifest("extract", (old,)))
-    (folder.path / "extracts/.x.parquet.1.part").write_bytes(b"left by a killed writer")
+    (folder.path / "extraction_log/.x.parquet.1.part").write_bytes(b"left by a killed writer")
     (folder.path / "previews").mkdir()
     (folder.path / "previews/a.jpg").write_bytes(b"kept")
     new = folder.write_shard(shard(0, "cd"), table("a", "c"), 2)
@@ -134,6 +134,6 @@ def test_a_damaged_manifest_is_one_sentence(folder: StageFolder) -> None:
 def test_a_newer_manifest_is_refused(folder: StageFolder) -> None:
     folder.commit(Manifest("extract", ()))
     path = folder.path / "_manifest.json"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
     with pytest.raises(FacadeError, match="newer facade-ssd"):
         folder.manifest()

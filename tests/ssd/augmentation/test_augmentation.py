@@ -16,8 +16,8 @@ from ssd import (
     AUGMENTATIONS,
     NO_AUGMENTATION,
     AugmentationConfig,
-    Plan,
     Target,
+    TransformPlan,
     apply_plans,
     augment,
     iou_xyxy,
@@ -45,12 +45,12 @@ def target_of(boxes: Any, ignore: Any = None, labelled: Any = None) -> Target:
     return Target(boxes, labels, ignore, None if labelled is None else torch.tensor(labelled))
 
 
-def whole(photo: Tensor, **colours: float) -> Plan:
+def whole(photo: Tensor, **colours: float) -> TransformPlan:
     height, width = photo.shape[1:]
-    return Plan((0, 0, width, height), (0, 0, width, height), (height, width), **colours)
+    return TransformPlan((0, 0, width, height), (0, 0, width, height), (height, width), **colours)
 
 
-def plan_one(size: tuple[int, int], target: Target, seed: int = 0, **changes: Any) -> Plan:
+def plan_one(size: tuple[int, int], target: Target, seed: int = 0, **changes: Any) -> TransformPlan:
     config = replace(STILL, **changes)
     return plan_augmentation([size], [target], config, (100, 120), np.random.default_rng(seed))[0]
 
@@ -65,7 +65,7 @@ def test_the_resize_is_pillows_within_one_grey_level(
     expected = torch.from_numpy(np.array(pillow)).permute(2, 0, 1).int()
     rows = photo.permute(1, 2, 0).contiguous().permute(2, 0, 1)
     both = resize_photo(photo, *size), resize_photo(rows, *size)
-    monkeypatch.setattr(resampling, "resizes_bytes", lambda _: False)
+    monkeypatch.setattr(resampling, "supports_uint8_resize", lambda _: False)
     for resized in (*both, resize_photo(photo, *size)):
         assert resized.dtype == torch.uint8
         assert (resized.int() - expected).abs().max() <= 1
@@ -78,7 +78,7 @@ def test_drawn_as_on_a_gpu_is_drawn_within_one_grey_level(monkeypatch: pytest.Mo
     for seed in range(20):
         drawn, _ = augment(photos, targets, config, (100, 120), np.random.default_rng(seed))
         with monkeypatch.context() as patched:
-            patched.setattr(resampling, "resizes_bytes", lambda _: False)
+            patched.setattr(resampling, "supports_uint8_resize", lambda _: False)
             floats, _ = augment(photos, targets, config, (100, 120), np.random.default_rng(seed))
         assert floats.dtype == torch.float32
         assert (floats - drawn).abs().max() <= 1
@@ -162,7 +162,7 @@ def test_added_brightness_shifts_and_is_clamped() -> None:
 def test_the_ground_keeps_its_colour_and_is_no_part_of_the_mean() -> None:
     photo = torch.full((3, 40, 40), 200, dtype=torch.uint8)
     photo[:, :20] = 100
-    plan = Plan((0, 0, 40, 40), (10, 20, 50, 60), (100, 120), fill=(1.0, 2.0, 3.0), contrast=0.5)
+    plan = TransformPlan((0, 0, 40, 40), (10, 20, 50, 60), (100, 120), fill=(1.0, 2.0, 3.0), contrast=0.5)
     (drawn,) = apply_plans([photo], [plan])
     assert drawn[:, 20:40, 10:50].unique().tolist() == pytest.approx([125])
     assert drawn[:, 40:60, 10:50].unique().tolist() == pytest.approx([175])
@@ -180,7 +180,7 @@ def test_boxes_lie_where_they_are_drawn(seed: int) -> None:
     x1, y1 = int(generator.integers(x0 + 20, width + 1)), int(generator.integers(y0 + 20, height + 1))
     photo = torch.zeros((3, height, width), dtype=torch.uint8)
     photo[:, y0:y1, x0:x1] = 255
-    config = AugmentationConfig(colour_chance=0.0, fill=(0.0, 0.0, 0.0), smallest=0.0)
+    config = AugmentationConfig(colour_chance=0.0, fill=(0.0, 0.0, 0.0), min_side=0.0)
     inputs, (mapped,) = augment([photo], [target_of([[x0, y0, x1, y1]])], config, (150, 200), generator)
     rows, columns = (inputs[0, 0] > 127.5).nonzero().unbind(dim=1)
     found = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
@@ -190,7 +190,7 @@ def test_boxes_lie_where_they_are_drawn(seed: int) -> None:
 def test_a_plan_of_whole_pixels_is_exact() -> None:
     """Each pixel of the photo becomes two by three; mirrored, cut, and set into the input."""
     photo = photo_of(50, 60)
-    plan = Plan((10, 5, 40, 45), (20, 10, 110, 90), (100, 120), flip=True, smallest=3.0)
+    plan = TransformPlan((10, 5, 40, 45), (20, 10, 110, 90), (100, 120), flip=True, min_side=3.0)
     boxes = [[10, 5, 40, 45], [0, 0, 22, 15], [0, 0, 20, 10], [39, 44, 40, 45], [38, 44, 40, 45]]
     mapped = map_target(target_of(boxes, labelled=[True] * 5), plan)
     assert mapped.boxes.tolist() == [[20, 10, 110, 90], [74, 10, 110, 30], [20, 88, 23, 90], [20, 88, 26, 90]]
@@ -206,7 +206,7 @@ def test_a_plan_of_whole_pixels_is_exact() -> None:
 
 
 def test_regions_to_ignore_stay_while_any_part_is_seen() -> None:
-    plan = Plan((10, 10, 20, 20), (0, 0, 100, 100), (100, 100))
+    plan = TransformPlan((10, 10, 20, 20), (0, 0, 100, 100), (100, 100))
     boxes = [[0, 0, 11, 11], [0, 0, 10, 30], [19.5, 19.5, 30, 30], [0, 0, 11, 11]]
     mapped = map_target(target_of(boxes, [True, True, True, False]), plan)
     assert mapped.boxes.tolist() == [[0, 0, 10, 10], [95, 95, 100, 100]]
@@ -246,7 +246,7 @@ def test_chances_of_none_and_one(chance: float) -> None:
 
 def test_half_of_the_chances_happen() -> None:
     targets = [target_of([[20, 20, 60, 50]])] * 2000
-    config = replace(AugmentationConfig(), overlaps=())
+    config = replace(AugmentationConfig(), min_crop_ious=())
     plans = plan_augmentation([(80, 96)] * 2000, targets, config, (300, 300), np.random.default_rng(0))
     for happened in (
         [plan.flip for plan in plans],
@@ -266,7 +266,7 @@ def test_crops_have_the_overlap_that_was_asked_for(overlap: float) -> None:
     boxes = torch.cat([starts, starts + 20 + 80 * torch.rand((6, 2), generator=generator)], dim=1)
     target, cropped = target_of(boxes), 0
     for seed in range(60):
-        plan = plan_one((200, 220), target, seed, overlaps=(overlap,))
+        plan = plan_one((200, 220), target, seed, min_crop_ious=(overlap,))
         if plan.source == (0, 0, 220, 200):
             continue
         cropped += 1
@@ -284,21 +284,23 @@ def test_crops_have_the_overlap_that_was_asked_for(overlap: float) -> None:
 def test_regions_to_ignore_do_not_count_for_the_overlap() -> None:
     boxes = [[0, 0, 200, 200], [90, 90, 110, 110]]
     for seed in range(20):
-        counted = plan_one((200, 200), target_of(boxes), seed, overlaps=(0.5,))
+        counted = plan_one((200, 200), target_of(boxes), seed, min_crop_ious=(0.5,))
         assert counted.source != (0, 0, 200, 200)
-        alone = plan_one((200, 200), target_of(boxes, [True, False]), seed, overlaps=(0.5,))
+        alone = plan_one((200, 200), target_of(boxes, [True, False]), seed, min_crop_ious=(0.5,))
         assert alone.source == (0, 0, 200, 200)
 
 
 def test_each_overlap_is_asked_for_as_often() -> None:
     target = target_of([[0, 0, 100, 100]])
-    whole_photos = [plan_one((100, 100), target, seed, overlaps=(0.1, 0.2, None)).source[2:] for seed in range(600)]
+    whole_photos = [
+        plan_one((100, 100), target, seed, min_crop_ious=(0.1, 0.2, None)).source[2:] for seed in range(600)
+    ]
     assert 0.27 < np.mean([end == (100, 100) for end in whole_photos]) < 0.4
 
 
 def test_a_photo_without_objects_is_cropped_all_the_same() -> None:
     for target in (target_of([]), target_of([[3, 3, 5, 5]], [True])):
-        plans = [plan_one((100, 100), target, seed, overlaps=(0.9,)) for seed in range(30)]
+        plans = [plan_one((100, 100), target, seed, min_crop_ious=(0.9,)) for seed in range(30)]
         assert all(plan.source != (0, 0, 100, 100) for plan in plans)
 
 
@@ -375,7 +377,7 @@ def test_boxes_are_inside_and_have_a_size(photo: tuple[tuple[int, int], Target],
     assert mapped.ignore is not None
     assert ((mapped.boxes >= torch.tensor([left, top] * 2)) & (mapped.boxes <= torch.tensor([right, bottom] * 2))).all()
     sides = (mapped.boxes[:, 2:] - mapped.boxes[:, :2])[~mapped.ignore]
-    assert (sides >= config.smallest).all()
+    assert (sides >= config.min_side).all()
     if name == "none":
         assert len(mapped.labels) == len(target.labels)
 
@@ -384,7 +386,7 @@ def test_boxes_are_inside_and_have_a_size(photo: tuple[tuple[int, int], Target],
 @settings(max_examples=50, deadline=None)
 def test_a_crop_shows_an_object_where_there_is_one(photo: tuple[tuple[int, int], Target], seed: int) -> None:
     size, target = photo
-    plan = plan_one(size, target, seed, zoom_chance=1.0, zoom=(1.0, 4.0), overlaps=(0.0,))
+    plan = plan_one(size, target, seed, zoom_chance=1.0, zoom=(1.0, 4.0), min_crop_ious=(0.0,))
     ignore = torch.zeros(len(target.labels), dtype=torch.bool) if target.ignore is None else target.ignore
     boxes = target.boxes[~ignore].double()
     centres, (left, top, right, bottom) = (boxes[:, :2] + boxes[:, 2:]) / 2, plan.source
@@ -402,10 +404,10 @@ def test_a_crop_shows_an_object_where_there_is_one(photo: tuple[tuple[int, int],
         ({"hue": (0.1, -0.1)}, "hue of an augmentation is .least, most.; got .0.1, -0.1.."),
         ({"contrast": (float("nan"), 1)}, "contrast of an augmentation is from 0 to 100; got nan."),
         ({"fill": (0, 0, 256)}, "fill of an augmentation is from 0 to 255; got 256."),
-        ({"overlaps": (0.5, 1.5)}, "overlaps of an augmentation is from 0 to 1; got 1.5."),
-        ({"overlaps": 0.5}, "overlaps of an augmentation are numbers and None; got 0.5."),
+        ({"min_crop_ious": (0.5, 1.5)}, "min_crop_ious of an augmentation is from 0 to 1; got 1.5."),
+        ({"min_crop_ious": 0.5}, "min_crop_ious of an augmentation are numbers and None; got 0.5."),
         ({"trials": 0}, "trials of an augmentation is a whole number above zero; got 0."),
-        ({"smallest": "2"}, "smallest of an augmentation is from 0 to 1000; got '2'."),
+        ({"min_side": "2"}, "min_side of an augmentation is from 0 to 1000; got '2'."),
     ],
 )
 def test_wrong_settings_are_sentences(changes: dict[str, Any], said: str) -> None:
@@ -414,7 +416,7 @@ def test_wrong_settings_are_sentences(changes: dict[str, Any], said: str) -> Non
 
 
 def test_settings_of_lists_equal_those_of_tuples() -> None:
-    assert AugmentationConfig(zoom=[1, 4], overlaps=[0.1, 0.3, 0.5, 0.7, 0.9, 0, None]) == AugmentationConfig()  # type: ignore[arg-type]
+    assert AugmentationConfig(zoom=[1, 4], min_crop_ious=[0.1, 0.3, 0.5, 0.7, 0.9, 0, None]) == AugmentationConfig()  # type: ignore[arg-type]
 
 
 def test_wrong_photos_and_plans_are_sentences() -> None:
@@ -424,15 +426,15 @@ def test_wrong_photos_and_plans_are_sentences() -> None:
     with pytest.raises(ValueError, match="2 pixels or more each way; got"):
         resize_photo(photo, 5, 1)
     with pytest.raises(ValueError, match="lies inside its photo"):
-        apply_plans([photo], [Plan((0, 0, 31, 20), (0, 0, 5, 5), (5, 5))])
+        apply_plans([photo], [TransformPlan((0, 0, 31, 20), (0, 0, 5, 5), (5, 5))])
     with pytest.raises(ValueError, match="as many, one at least"):
         apply_plans([photo, photo], [whole(photo)])
     with pytest.raises(ValueError, match="as many, one at least"):
         apply_plans([], [])
     with pytest.raises(ValueError, match="The source of a plan"):
-        Plan((3, 0, 3, 20), (0, 0, 5, 5), (5, 5))
+        TransformPlan((3, 0, 3, 20), (0, 0, 5, 5), (5, 5))
     with pytest.raises(ValueError, match="The destination of a plan"):
-        Plan((0, 0, 3, 20), (0, 0, 5, 6), (5, 5))
+        TransformPlan((0, 0, 3, 20), (0, 0, 5, 6), (5, 5))
     with pytest.raises(ValueError, match="Each photo has a target"):
         plan_augmentation([(3, 3)], [], NO_AUGMENTATION, (5, 5), np.random.default_rng(0))
 
@@ -440,7 +442,7 @@ def test_wrong_photos_and_plans_are_sentences() -> None:
 def test_a_training_step_in_half_precision_has_the_same_inputs() -> None:
     photo, plan = (
         torch.arange(192, dtype=torch.uint8).reshape(3, 8, 8),
-        Plan((0, 0, 8, 8), (0, 0, 8, 8), (8, 8), hue=0.1),
+        TransformPlan((0, 0, 8, 8), (0, 0, 8, 8), (8, 8), hue=0.1),
     )
     with torch.autocast("cpu", torch.bfloat16):
         inputs = apply_plans([photo], [plan])

@@ -15,7 +15,7 @@ from ssd import (
     Target,
     TargetBatch,
     preset,
-    runs_bfloat16,
+    supports_bfloat16,
 )
 
 
@@ -41,14 +41,14 @@ def detector() -> Detector:
 def test_a_box_that_ends_with_the_input_ends_with_the_photo(detector: Detector) -> None:
     whole = Detections(torch.tensor([[0.0, 0.0, 300.0, 300.0]]), torch.tensor([1]), torch.tensor([0.5]))
     sides = range(1, 5000, 7)
-    found = detector.scaled([whole] * len(sides), [(side, 5000 - side) for side in sides])
+    found = detector.scale_to_photos([whole] * len(sides), [(side, 5000 - side) for side in sides])
     assert [one.boxes[0, 2:].tolist() for one in found] == [[5000 - side, side] for side in sides]
     assert all(one.boxes.dtype == torch.float32 for one in found)
 
 
 def test_a_copy_to_the_cpu_waits_for_what_it_copies(detector: Detector) -> None:
     """One from a GPU that did not would be read before it is there."""
-    block = TargetBatch.of([Target(torch.tensor([[1.0, 2.0, 3.0, 5.0]]), torch.tensor([1]))], 2)
+    block = TargetBatch.from_targets([Target(torch.tensor([[1.0, 2.0, 3.0, 5.0]]), torch.tensor([1]))], 2)
     parts = block.boxes, block.labels, block.ignore, block.labelled
     inputs = torch.zeros(1, 3, 300, 300, dtype=torch.uint8)
     with Copies(inputs, *parts) as copies:
@@ -68,4 +68,4 @@ def test_bfloat16_is_for_processors_that_multiply_it(
     has: dict[str, bool], fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
-    assert runs_bfloat16("cpu") is fast
+    assert supports_bfloat16("cpu") is fast

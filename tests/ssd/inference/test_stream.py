@@ -7,9 +7,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssd import SSD, BackboneConfig, Bundle, Detections, Detector, ModelConfig, Read, Stream, best_batch, preset
+from ssd import (
+    SSD,
+    BackboneConfig,
+    Bundle,
+    Detections,
+    Detector,
+    InferenceStream,
+    LoadedPhoto,
+    ModelConfig,
+    best_batch,
+    preset,
+)
 from ssd.inference.batch_size import CPU_BATCH
-from ssd.inference.stream import AHEAD
+from ssd.inference.stream import READ_AHEAD_BATCHES
 
 
 class Echo:
@@ -28,7 +39,7 @@ class Echo:
         self.batches.append(len(inputs))
         return inputs.float(), inputs.float()
 
-    def found(self, outputs: tuple[Tensor, Tensor], sizes: Sequence[tuple[int, int]]) -> list[Detections]:
+    def detections_of(self, outputs: tuple[Tensor, Tensor], sizes: Sequence[tuple[int, int]]) -> list[Detections]:
         values = outputs[0][:: self.rows, 0, 0, 0].tolist()
         return [
             Detections(torch.tensor([[0.0, 0.0, value + 1, height]]), torch.tensor([1]), torch.tensor([0.5]))
@@ -36,8 +47,8 @@ class Echo:
         ]
 
 
-def photo(number: int) -> Read:
-    return Read(torch.full((3, 4, 5), number, dtype=torch.uint8), (400 + number, 500))
+def photo(number: int) -> LoadedPhoto:
+    return LoadedPhoto(torch.full((3, 4, 5), number, dtype=torch.uint8), (400 + number, 500))
 
 
 def numbers(found: Sequence[object]) -> list[float]:
@@ -47,7 +58,7 @@ def numbers(found: Sequence[object]) -> list[float]:
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 40])
 @pytest.mark.parametrize("readers", [1, 4])
 def test_every_item_comes_out_in_its_place(count: int, readers: int) -> None:
-    found = list(Stream(Echo(), photo, readers, batch=4)(range(count)))
+    found = list(InferenceStream(Echo(), photo, readers, batch=4)(range(count)))
     assert [one.item for one in found] == list(range(count))
     assert numbers(found) == list(range(count))
     assert [one.size for one in found] == [(400 + number, 500) for number in range(count)]
@@ -56,50 +67,50 @@ def test_every_item_comes_out_in_its_place(count: int, readers: int) -> None:
 
 def test_batches_are_whole_where_readers_take_several_photos_at_once() -> None:
     network = Echo()
-    assert numbers(list(Stream(network, photo, 1, batch=7)(range(40)))) == list(range(40))
+    assert numbers(list(InferenceStream(network, photo, 1, batch=7)(range(40)))) == list(range(40))
     assert network.batches == [7, 7, 7, 7, 7, 5]
 
 
 def test_what_is_wrong_with_a_photo_is_told_in_its_place() -> None:
-    def read(number: int) -> Read:
+    def read(number: int) -> LoadedPhoto:
         if number % 3 == 1:
             raise OSError(f"photo {number} is away")
         return photo(number)
 
-    found = list(Stream(Echo(), read, 2, batch=4)(range(20)))
+    found = list(InferenceStream(Echo(), read, 2, batch=4)(range(20)))
     assert [one.item for one in found] == list(range(20))
     wrong = [number for number in range(20) if number % 3 == 1]
     assert [str(one.error) for one in found if one.error] == [f"photo {number} is away" for number in wrong]
     assert numbers(found) == [number for number in range(20) if number % 3 != 1]
-    nothing = list(Stream(Echo(), lambda _: read(1), 2, batch=4)(range(9)))
+    nothing = list(InferenceStream(Echo(), lambda _: read(1), 2, batch=4)(range(9)))
     assert [str(one.error) for one in nothing] == ["photo 1 is away"] * 9
 
 
 def test_no_memory_is_nobody_s_fault_and_ends_the_stream() -> None:
-    def read(number: int) -> Read:
+    def read(number: int) -> LoadedPhoto:
         if number == 5:
             raise MemoryError
         return photo(number)
 
     with pytest.raises(MemoryError):
-        list(Stream(Echo(), read, 2, batch=4)(range(20)))
+        list(InferenceStream(Echo(), read, 2, batch=4)(range(20)))
 
 
 def test_several_rows_of_a_photo_go_through_in_batches() -> None:
     network = Echo(rows=7)
-    assert numbers(list(Stream(network, photo, 2, batch=4)(range(10)))) == list(range(10))
+    assert numbers(list(InferenceStream(network, photo, 2, batch=4)(range(10)))) == list(range(10))
     assert network.batches == [4, 3] * 10
 
 
 def test_a_batch_without_memory_is_halved_for_good() -> None:
     network = Echo(memory=3)
-    assert numbers(list(Stream(network, photo, 2, batch=8)(range(30)))) == list(range(30))
+    assert numbers(list(InferenceStream(network, photo, 2, batch=8)(range(30)))) == list(range(30))
     assert max(network.batches) == 2
     with pytest.raises(MemoryError):
-        list(Stream(Echo(memory=0), photo, 2, batch=8)(range(3)))
+        list(InferenceStream(Echo(memory=0), photo, 2, batch=8)(range(3)))
 
 
-@pytest.mark.parametrize(("rows", "most"), [(1, (AHEAD + 3) * 8), (7, 14)])
+@pytest.mark.parametrize(("rows", "most"), [(1, (READ_AHEAD_BATCHES + 3) * 8), (7, 14)])
 def test_few_photos_are_read_ahead_and_fewer_that_have_many_rows(rows: int, most: int) -> None:
     taken, lock = 0, threading.Lock()
 
@@ -110,7 +121,7 @@ def test_few_photos_are_read_ahead_and_fewer_that_have_many_rows(rows: int, most
                 taken += 1
             yield number
 
-    for passed, found in enumerate(Stream(Echo(rows), photo, 4, batch=8)(items())):
+    for passed, found in enumerate(InferenceStream(Echo(rows), photo, 4, batch=8)(items())):
         assert found.item == passed
         assert taken <= passed + most
         if passed == 200:
@@ -122,7 +133,7 @@ def test_a_stream_finds_what_the_detector_finds() -> None:
     model = SSD(ModelConfig(preset("paper_coco"), ("window",), BackboneConfig("tiny"))).eval()
     detector = Detector(Bundle(model), bfloat16=False)
     photos = [torch.randint(0, 256, (3, 200 + 10 * n, 300 - 5 * n), dtype=torch.uint8) for n in range(6)]
-    stream = Stream(detector, lambda n: Read(photos[n], tuple(photos[n].shape[1:])), 2, batch=3)  # type: ignore[arg-type]
+    stream = InferenceStream(detector, lambda n: LoadedPhoto(photos[n], tuple(photos[n].shape[1:])), 2, batch=3)  # type: ignore[arg-type]
     expected = [*detector(photos[:3]), *detector(photos[3:])]
     for one, other in zip(stream(range(6)), expected, strict=True):
         assert one.detections is not None

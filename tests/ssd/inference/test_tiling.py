@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssd import SSD, BackboneConfig, Bundle, Detections, Detector, ModelConfig, Tiled, TilingConfig, preset, tiles_of
+from ssd import (
+    SSD,
+    BackboneConfig,
+    Bundle,
+    Detections,
+    Detector,
+    ModelConfig,
+    TiledDetector,
+    TilingConfig,
+    make_tiles,
+    preset,
+)
 
 INPUT = (300, 300)
 sides = st.integers(1, 4000)
@@ -17,7 +28,7 @@ sides = st.integers(1, 4000)
 
 @given(height=sides, width=sides, overlap=st.sampled_from([0.0, 0.25, 0.5]))
 def test_tiles_cover_the_photo_and_stay_in_it(height: int, width: int, overlap: float) -> None:
-    tiles = tiles_of((height, width), INPUT, TilingConfig(overlap=overlap))
+    tiles = make_tiles((height, width), INPUT, TilingConfig(overlap=overlap))
     assert tiles[0].tolist() == [0, 0, width, height]
     assert bool((tiles[:, 2:] > tiles[:, :2]).all())
     assert bool((tiles[:, :2] >= 0).all())
@@ -37,11 +48,11 @@ def test_tiles_cover_the_photo_and_stay_in_it(height: int, width: int, overlap: 
     ("size", "count"), [((300, 300), 1), ((470, 683), 1), ((512, 683), 5), ((900, 900), 21), ((4000, 4000), 21)]
 )
 def test_the_number_of_tiles(size: tuple[int, int], count: int) -> None:
-    assert len(tiles_of(size, INPUT, TilingConfig())) == count
+    assert len(make_tiles(size, INPUT, TilingConfig())) == count
 
 
 def test_objects_below_the_overlap_are_seen_whole_in_some_tile() -> None:
-    tiles = tiles_of((2000, 1600), INPUT, TilingConfig(overlap=0.25)).float()
+    tiles = make_tiles((2000, 1600), INPUT, TilingConfig(overlap=0.25)).float()
     finest = tiles[(tiles[:, 3] - tiles[:, 1]) < 700]
     side = (0.25 * (finest[0, 2:] - finest[0, :2])).floor() - 2
     low = torch.rand(5000, 2) * (torch.tensor([1600.0, 2000.0]) - side)
@@ -57,7 +68,7 @@ class Known(Detector):
         super().__init__(Bundle(SSD(ModelConfig(preset("paper_coco"), ("window",), BackboneConfig("tiny"))).eval()))
         self.tiles, self.boxes = tiles.float(), boxes
 
-    def found(self, outputs: tuple[Tensor, Tensor], sizes: Sequence[tuple[int, int]]) -> list[Detections]:  # noqa: ARG002
+    def detections_of(self, outputs: tuple[Tensor, Tensor], sizes: Sequence[tuple[int, int]]) -> list[Detections]:  # noqa: ARG002
         return [self._shown(tile) for tile in self.tiles]
 
     def _shown(self, tile: Tensor) -> Detections:
@@ -75,9 +86,9 @@ def test_what_tiles_cut_is_left_out_and_what_two_see_counts_once() -> None:
     boxes = torch.cat([low, low + 20 + 30 * torch.rand(len(low), 2, generator=generator)], dim=1)
     boxes = torch.cat([boxes, torch.tensor([[0.0, 0.0, 1950.0, 1450.0]])])  # one that only the whole photo shows
     size = (1450, 1950)
-    tiles = tiles_of(size, INPUT, TilingConfig())
-    tiled = Tiled(Known(tiles, boxes))
-    (found,) = tiled.found((torch.zeros(0), torch.zeros(0)), [size])
+    tiles = make_tiles(size, INPUT, TilingConfig())
+    tiled = TiledDetector(Known(tiles, boxes))
+    (found,) = tiled.detections_of((torch.zeros(0), torch.zeros(0)), [size])
     assert len(found) == len(boxes)
     order = found.boxes.round().long().tolist()
     assert sorted(order) == sorted(boxes.round().long().tolist())
@@ -94,8 +105,8 @@ class Walls(Known):
 
 def test_what_fills_a_tile_is_left_to_a_larger_one() -> None:
     size = (1450, 1950)
-    tiled = Tiled(Walls(tiles_of(size, INPUT, TilingConfig()), torch.zeros(0, 4)))
-    (found,) = tiled.found((torch.zeros(0), torch.zeros(0)), [size])
+    tiled = TiledDetector(Walls(make_tiles(size, INPUT, TilingConfig()), torch.zeros(0, 4)))
+    (found,) = tiled.detections_of((torch.zeros(0), torch.zeros(0)), [size])
     assert found.boxes.round().tolist() == [[195, 145, 1755, 1160]]
 
 
@@ -105,16 +116,24 @@ def test_a_photo_as_small_as_the_input_is_seen_once_and_as_without_tiles() -> No
         Bundle(SSD(ModelConfig(preset("paper_coco"), ("window",), BackboneConfig("tiny"))).eval()), bfloat16=False
     )
     photo = torch.randint(0, 256, (3, 310, 330), dtype=torch.uint8)
-    tiled = Tiled(detector)
+    tiled = TiledDetector(detector)
     inputs = tiled.inputs_of(photo)
     assert inputs.shape == (1, 3, 300, 300)
-    (found,), (plain,) = tiled.found(tiled.outputs(inputs), [(310, 330)]), detector([photo])
+    (found,), (plain,) = tiled.detections_of(tiled.outputs(inputs), [(310, 330)]), detector([photo])
     assert torch.allclose(found.boxes, plain.boxes)
     assert torch.equal(found.scores, plain.scores)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"levels": 0}, {"overlap": 1.0}, {"overlap": -0.1}, {"finest": 0.0}, {"margin": 0.5}, {"largest": 0.0}]
+    "wrong",
+    [
+        {"levels": 0},
+        {"overlap": 1.0},
+        {"overlap": -0.1},
+        {"min_object_side": 0.0},
+        {"margin": 0.5},
+        {"max_object_share": 0.0},
+    ],
 )
 def test_settings_that_make_no_tiles_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="overlap from 0"):

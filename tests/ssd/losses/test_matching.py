@@ -13,7 +13,7 @@ from ..samples import SIDE, boxes_inside, random_boxes, random_target, small_spe
 
 
 def matched(targets: list[Target], priors: Tensor, threshold: float = 0.5) -> list[list[int]]:
-    found: list[list[int]] = match(TargetBatch.of(targets, 4), priors, threshold).tolist()
+    found: list[list[int]] = match(TargetBatch.from_targets(targets, 4), priors, threshold).tolist()
     return found
 
 
@@ -94,9 +94,11 @@ def test_a_batch_is_its_images_one_by_one(count: int) -> None:
     targets = [Target(random_boxes(n, 300, 300), torch.ones(n, dtype=torch.int64)) for n in (count, 3, 0)]
     together = matched(targets, priors)
     assert together == [matched([target], priors)[0] for target in targets]
-    assert together == matching._match(TargetBatch.of(targets, 4), priors, 0.5).tolist(), "at once, as on a GPU"
+    assert together == matching._match(TargetBatch.from_targets(targets, 4), priors, 0.5).tolist(), (
+        "at once, as on a GPU"
+    )
     assert [len(set(row) - {BACKGROUND}) for row in together] == [count, 3, 0]
 
 
 def test_no_images_are_no_matches() -> None:
-    assert match(TargetBatch.of([], 4), small_spec().priors_xyxy()).shape == (0, small_spec().count)
+    assert match(TargetBatch.from_targets([], 4), small_spec().priors_xyxy()).shape == (0, small_spec().count)

@@ -34,7 +34,7 @@ def outputs(images: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Te
 
 
 def loss_of(targets: list[Target], offsets: Tensor, logits: Tensor, **settings: float) -> Loss:
-    result = MultiBoxLoss(SPEC, LossConfig(**settings))(offsets, logits, TargetBatch.of(targets, CLASSES))
+    result = MultiBoxLoss(SPEC, LossConfig(**settings))(offsets, logits, TargetBatch.from_targets(targets, CLASSES))
     assert isinstance(result, Loss)
     return result
 
@@ -42,7 +42,7 @@ def loss_of(targets: list[Target], offsets: Tensor, logits: Tensor, **settings: 
 def plain_loss(targets: list[Target], offsets: Tensor, logits: Tensor, config: LossConfig) -> tuple[float, float]:
     """Equation 1 an image at a time, a prior at a time where it matters."""
     priors, location, confidence, positives, negatives = SPEC.priors_cxcywh(), 0.0, 0.0, 0, 0
-    matches = MultiBoxLoss(SPEC, config).match(TargetBatch.of(targets, CLASSES))
+    matches = MultiBoxLoss(SPEC, config).match(TargetBatch.from_targets(targets, CLASSES))
     for target, match, offset, logit in zip(targets, matches, offsets, logits, strict=True):
         hit = (match >= 0).nonzero().squeeze(1)
         wanted = encode_xyxy(target.boxes[match[hit]], priors[hit], SPEC.variances)
@@ -52,19 +52,19 @@ def plain_loss(targets: list[Target], offsets: Tensor, logits: Tensor, config: L
         unseen = torch.cat([torch.tensor([True]), ~labelled[1:]])
         probability = log_softmax(logit, dim=1).exp()[:, unseen].sum(dim=1)
         wrong = -probability[match == BACKGROUND].log()
-        count = min(int(max(config.negatives * len(hit), config.min_negatives)), len(wrong))
+        count = min(int(max(config.neg_pos_ratio * len(hit), config.min_negatives)), len(wrong))
         confidence += float(wrong.sort(descending=True).values[:count].sum())
         positives, negatives = positives + len(hit), negatives + count
-    divisor = max(positives, negatives / config.negatives, 1)
+    divisor = max(positives, negatives / config.neg_pos_ratio, 1)
     return config.alpha * location / divisor, confidence / divisor
 
 
-@pytest.mark.parametrize("config", [LossConfig(), LossConfig(alpha=0.5, negatives=2, min_negatives=20)])
+@pytest.mark.parametrize("config", [LossConfig(), LossConfig(alpha=0.5, neg_pos_ratio=2, min_negatives=20)])
 @pytest.mark.parametrize("counts", [(0, 0), (0, 5), (1, 0, 300), (20, 3), (0,), (1,)])
 def test_it_is_the_sum_that_the_paper_writes(config: LossConfig, counts: tuple[int, ...]) -> None:
     targets = [random_target(count) for count in counts]
     offsets, logits = outputs(len(counts))
-    loss = MultiBoxLoss(SPEC, config)(offsets, logits, TargetBatch.of(targets, CLASSES))
+    loss = MultiBoxLoss(SPEC, config)(offsets, logits, TargetBatch.from_targets(targets, CLASSES))
     location, confidence = plain_loss(targets, offsets, logits, config)
     assert float(loss.location.sum()) == pytest.approx(location, rel=1e-4)
     assert float(loss.confidence.sum()) == pytest.approx(confidence, rel=1e-4)
@@ -76,7 +76,7 @@ def test_both_terms_are_those_of_torchvision() -> None:
     spec = ours.config.priors
     targets = [Target(random_boxes(n, 300, 300), torch.randint(1, CLASSES, (n,))) for n in (12, 1, 40)]
     offsets, logits = torch.randn(3, spec.count, 4), torch.randn(3, spec.count, CLASSES)
-    function, block = MultiBoxLoss(spec), TargetBatch.of(targets, CLASSES)
+    function, block = MultiBoxLoss(spec), TargetBatch.from_targets(targets, CLASSES)
     matches = function.match(block)
     loss = function(offsets, logits, block, matches)
     expected = theirs.compute_loss(
@@ -123,7 +123,7 @@ def test_priors_over_ignored_boxes_have_no_gradient() -> None:
     region = torch.tensor([[0.0, 0.0, 64.0, 96.0]])
     target = Target(region, torch.tensor([1]), torch.tensor([True]))
     offsets, logits = (part.requires_grad_() for part in outputs(1))
-    function, block = MultiBoxLoss(SPEC, LossConfig(min_negatives=10_000)), TargetBatch.of([target], CLASSES)
+    function, block = MultiBoxLoss(SPEC, LossConfig(min_negatives=10_000)), TargetBatch.from_targets([target], CLASSES)
     matches = function.match(block)
     function(offsets, logits, block).total.backward()
     taught = logits.grad.abs().sum(dim=2) > 0
@@ -138,8 +138,8 @@ def test_rare_classes_may_be_made_up_for(balance: float) -> None:
     boxes = torch.cat([windows.boxes, door.boxes])
     target = Target(boxes, torch.tensor([2] * 19 + [3]))
     offsets, logits = torch.zeros(1, SPEC.count, 4), torch.zeros(1, SPEC.count, CLASSES, requires_grad=True)
-    loss = MultiBoxLoss(SPEC, LossConfig(balance=balance))
-    matches = loss.match(batch := TargetBatch.of([target], CLASSES))
+    loss = MultiBoxLoss(SPEC, LossConfig(class_balance=balance))
+    matches = loss.match(batch := TargetBatch.from_targets([target], CLASSES))
     loss(offsets, logits, batch, matches).confidence.sum().backward()
     assert logits.grad is not None
     hit = matches[0] >= 0
@@ -154,7 +154,9 @@ def test_rare_classes_may_be_made_up_for(balance: float) -> None:
 
 def test_a_class_that_nobody_labelled_may_be_there() -> None:
     labelled = torch.tensor([True, True, False, True])
-    block = TargetBatch.of([Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), labelled=labelled)], CLASSES)
+    block = TargetBatch.from_targets(
+        [Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), labelled=labelled)], CLASSES
+    )
     logits = torch.zeros(1, SPEC.count, CLASSES)
     logits[..., 2] = 9.0
     function = MultiBoxLoss(SPEC, LossConfig(min_negatives=100))
@@ -173,7 +175,7 @@ def test_the_gradient_is_the_numeric_one(negatives: int) -> None:
         Target(random_boxes(2), torch.tensor([1, 2]), torch.tensor([True, False])),
         random_target(0, labelled=torch.tensor([True, False, False, True])),
     ]
-    block = TargetBatch.of(targets, CLASSES).to("cpu", torch.float64)
+    block = TargetBatch.from_targets(targets, CLASSES).to("cpu", torch.float64)
     function = MultiBoxLoss(SPEC, LossConfig(min_negatives=negatives)).double()
     matches = function.match(block)
     offsets, logits = (part.requires_grad_() for part in outputs(4, torch.float64))
@@ -222,7 +224,7 @@ class MadeThere(TorchFunctionMode):
 
 def test_a_step_of_training_waits_for_no_gpu_but_to_match() -> None:
     """Where no data is, as a GPU is not everywhere."""
-    block = TargetBatch.of([random_target(5)], CLASSES)
+    block = TargetBatch.from_targets([random_target(5)], CLASSES)
     matches = MultiBoxLoss(SPEC).match(block).to("meta")
     model = SSD(ModelConfig(preset("paper_voc"), ("window",), BackboneConfig("tiny")))
     function, (offsets, logits) = MultiBoxLoss(SPEC).to("meta"), (part.to("meta") for part in outputs(1))
@@ -233,7 +235,8 @@ def test_a_step_of_training_waits_for_no_gpu_but_to_match() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"threshold": 1.0}, {"balance": 1.5}, {"negatives": 0.0}, {"negatives": torch.inf}, {"alpha": -1.0}]
+    "wrong",
+    [{"threshold": 1.0}, {"class_balance": 1.5}, {"neg_pos_ratio": 0.0}, {"neg_pos_ratio": torch.inf}, {"alpha": -1.0}],
 )
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="all finite, a threshold between 0 and 1, and a balance"):
@@ -241,7 +244,7 @@ def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
 
 
 def test_arguments_stay_as_they_were() -> None:
-    block = TargetBatch.of([random_target(5)], CLASSES)
+    block = TargetBatch.from_targets([random_target(5)], CLASSES)
     parts = [*outputs(1), block.boxes, block.labels, block.ignore, block.labelled]
     before = [part.clone() for part in parts]
     MultiBoxLoss(SPEC)(parts[0], parts[1], block)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import ssd.metrics.coco
-from ssd import COCO_IOUS, DetectionRows, TruthRows, coco_ap
+from ssd import COCO_IOUS, DetectionArrays, GroundTruthArrays, coco_ap
 
 from .test_voc import detections_of, draw, draw_boxes, selected, truths_of
 
 
-def pycocotools_aps(detections: DetectionRows, truths: TruthRows, most: Sequence[int]) -> np.ndarray:
+def pycocotools_aps(detections: DetectionArrays, truths: GroundTruthArrays, most: Sequence[int]) -> np.ndarray:
     """(len(most), 10, C). It overwrites `ignore` of a truth, so that ignored ones have an area outside its range."""
     coco, evaluation = pytest.importorskip("pycocotools.coco"), pytest.importorskip("pycocotools.cocoeval")
     shown = selected(detections, truths.labelled_at(detections.images, detections.labels))
@@ -40,7 +40,7 @@ def pycocotools_aps(detections: DetectionRows, truths: TruthRows, most: Sequence
     return np.where(precision < 0, math.nan, precision).mean(axis=1).transpose(2, 0, 1)
 
 
-def annotations_of(rows: DetectionRows | TruthRows, name: str, values: np.ndarray) -> list[dict]:
+def annotations_of(rows: DetectionArrays | GroundTruthArrays, name: str, values: np.ndarray) -> list[dict]:
     """Numbered from 1: 0 is pycocotools' mark of what has no match."""
     boxes = rows.boxes.astype(np.float64)
     xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
@@ -51,7 +51,7 @@ def annotations_of(rows: DetectionRows | TruthRows, name: str, values: np.ndarra
     ]
 
 
-def both(detections: DetectionRows, truths: TruthRows, most: Sequence[int]) -> np.ndarray:
+def both(detections: DetectionArrays, truths: GroundTruthArrays, most: Sequence[int]) -> np.ndarray:
     """(len(most), 10, C), after a look at pycocotools'."""
     expected, result = pycocotools_aps(detections, truths, most), coco_ap(detections, truths, most)
     got = np.stack([result[limit].by_iou for limit in most])
@@ -63,14 +63,14 @@ def both(detections: DetectionRows, truths: TruthRows, most: Sequence[int]) -> n
     return got
 
 
-def draw_crowd(seed: int) -> tuple[DetectionRows, TruthRows]:
+def draw_crowd(seed: int) -> tuple[DetectionArrays, GroundTruthArrays]:
     """700 detections of 60 truths in 2 images, in any order."""
     rng = np.random.default_rng(seed)
     boxes, at, labels = 4 * draw_boxes(rng, 60), rng.integers(0, 2, 60), rng.integers(1, 3, 60)
     near = rng.choice(np.arange(60) ** 2 // 60, 700)  # more of the first ones
     moved = boxes[near] + rng.integers(-3, 4, (700, 4)).astype(np.float32)
-    truths = TruthRows(at, labels, boxes, 3, rng.random(60) < 0.2)
-    return DetectionRows(at[near], labels[near], rng.integers(0, 200, 700) / 200, moved), truths
+    truths = GroundTruthArrays(at, labels, boxes, 3, rng.random(60) < 0.2)
+    return DetectionArrays(at[near], labels[near], rng.integers(0, 200, 700) / 200, moved), truths
 
 
 def same(one: ssd.metrics.coco.CocoAps, other: ssd.metrics.coco.CocoAps) -> bool:
@@ -134,9 +134,9 @@ def test_of_some_truths_only_the_others_are_ignored() -> None:
         only = rng.random(len(truths)) < 0.5
         assert truths.ignore is not None
         ignored = replace(truths, ignore=truths.ignore | ~only)
-        assert same(coco_ap(detections, truths, only=only)[100], coco_ap(detections, ignored)[100])
+        assert same(coco_ap(detections, truths, ground_truth_mask=only)[100], coco_ap(detections, ignored)[100])
         everything = np.ones(len(truths), np.bool_)
-        assert same(coco_ap(detections, truths, only=everything)[100], coco_ap(detections, truths)[100])
+        assert same(coco_ap(detections, truths, ground_truth_mask=everything)[100], coco_ap(detections, truths)[100])
 
 
 def test_the_second_best_truth_is_left_to_the_second_detection() -> None:
@@ -203,7 +203,7 @@ def test_nothing_of_either_is_no_trouble() -> None:
     assert coco_ap(none, truths)[100].mean_50 == 0
     assert coco_ap(some, truths)[100].mean_50 == pytest.approx(1, abs=1e-15)
     assert coco_ap(none, truths_of([], classes=1))[100].by_iou.shape == (10, 1)
-    assert math.isnan(coco_ap(some, truths, only=np.array([False]))[100].mean)
+    assert math.isnan(coco_ap(some, truths, ground_truth_mask=np.array([False]))[100].mean)
 
 
 def test_what_does_not_fit_together_is_refused() -> None:
@@ -215,6 +215,6 @@ def test_what_does_not_fit_together_is_refused() -> None:
         coco_ap(replace(detections, labels=np.array([2])), truths)
     for only in (np.array([True, True]), np.array([1])):
         with pytest.raises(ValueError, match=r"only is bool of shape \(1,\)"):
-            coco_ap(detections, truths, only=only)
+            coco_ap(detections, truths, ground_truth_mask=only)
     with pytest.raises(ValueError, match="COCO"):
         coco_ap(detections, truths)[100].at(0.33)

@@ -18,15 +18,15 @@ from ssd import (
     NOT_COUNTED,
     TRUE_POSITIVE,
     Curve,
-    DetectionRows,
+    DetectionArrays,
     Detections,
+    GroundTruthArrays,
     Target,
-    TruthRows,
     average_precision,
-    curves,
+    match_arrays,
     match_images,
-    match_rows,
-    outcomes,
+    match_outcomes,
+    pr_curves,
     voc_ap,
 )
 
@@ -69,7 +69,7 @@ def plain_eleven(hits: list[int], precisions: list[float], positives: int) -> fl
     return total
 
 
-def plain_voc(detections: DetectionRows, truths: TruthRows, iou: float) -> Plain:
+def plain_voc(detections: DetectionArrays, truths: GroundTruthArrays, iou: float) -> Plain:
     """The development kit's way: class by class, detection by detection, truth by truth."""
     found, true_boxes = detections.boxes.tolist(), truths.boxes.tolist()
     ignore = [False] * len(truths) if truths.ignore is None else truths.ignore.tolist()
@@ -111,7 +111,7 @@ def draw_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
     return np.concatenate([begins, begins + sizes], axis=1).astype(np.float32)
 
 
-def draw(rng: np.random.Generator) -> tuple[DetectionRows, TruthRows]:
+def draw(rng: np.random.Generator) -> tuple[DetectionArrays, GroundTruthArrays]:
     """Up to 5 images and 4 classes in any order of rows, few different scores, sometimes none of either."""
     images, classes = int(rng.integers(1, 6)), int(rng.integers(2, 6))
     labelled = rng.random((images, classes)) < rng.choice([0.7, 1.0])
@@ -121,7 +121,7 @@ def draw(rng: np.random.Generator) -> tuple[DetectionRows, TruthRows]:
     kept = labelled[at, labels]
     at, labels = at[kept], labels[kept]
     ignore = rng.random(len(at)) < rng.choice([0.0, 0.3, 1.0])
-    truths = TruthRows(at, labels, draw_boxes(rng, len(at)), classes, ignore, labelled)
+    truths = GroundTruthArrays(at, labels, draw_boxes(rng, len(at)), classes, ignore, labelled)
     count = rng.choice([0, 1, 20, 60])
     boxes = draw_boxes(rng, count)
     copied = rng.random(count) < (0.6 if len(at) else 0)
@@ -130,14 +130,14 @@ def draw(rng: np.random.Generator) -> tuple[DetectionRows, TruthRows]:
     found, of_class = rng.integers(0, images, count), rng.integers(1, classes, count)
     found[copied], of_class[copied] = at[source], labels[source]
     scores = (rng.integers(0, 8, count) / 8).astype(np.float32)
-    return DetectionRows(found, of_class, scores, boxes), truths
+    return DetectionArrays(found, of_class, scores, boxes), truths
 
 
 def detections_of(
     boxes: list[list[float]], scores: list[float], labels: list[int] | None = None, images: list[int] | None = None
-) -> DetectionRows:
+) -> DetectionArrays:
     count = len(boxes)
-    return DetectionRows(
+    return DetectionArrays(
         np.array(images or [0] * count, dtype=np.int64),
         np.array(labels or [1] * count, dtype=np.int64),
         np.array(scores, dtype=np.float64),
@@ -145,18 +145,18 @@ def detections_of(
     )
 
 
-def truths_of(boxes: list[list[float]], labels: list[int] | None = None, **more: Any) -> TruthRows:
+def truths_of(boxes: list[list[float]], labels: list[int] | None = None, **more: Any) -> GroundTruthArrays:
     rows = detections_of(boxes, [0.0] * len(boxes), labels, more.pop("images", None))
-    return TruthRows(rows.images, rows.labels, rows.boxes, more.pop("classes", 2), **more)
+    return GroundTruthArrays(rows.images, rows.labels, rows.boxes, more.pop("classes", 2), **more)
 
 
-def selected(rows: DetectionRows, kept: np.ndarray) -> DetectionRows:
-    return DetectionRows(rows.images[kept], rows.labels[kept], rows.scores[kept], rows.boxes[kept])
+def selected(rows: DetectionArrays, kept: np.ndarray) -> DetectionArrays:
+    return DetectionArrays(rows.images[kept], rows.labels[kept], rows.scores[kept], rows.boxes[kept])
 
 
-def joined(first: DetectionRows, second: DetectionRows) -> DetectionRows:
+def joined(first: DetectionArrays, second: DetectionArrays) -> DetectionArrays:
     names = ("images", "labels", "scores", "boxes")
-    return DetectionRows(*(np.concatenate([getattr(first, name), getattr(second, name)]) for name in names))
+    return DetectionArrays(*(np.concatenate([getattr(first, name), getattr(second, name)]) for name in names))
 
 
 def test_a_thousand_drawn_cases_are_what_the_plain_loop_gives() -> None:
@@ -165,8 +165,8 @@ def test_a_thousand_drawn_cases_are_what_the_plain_loop_gives() -> None:
         rng = np.random.default_rng(seed)
         detections, truths = draw(rng)
         iou = float(rng.choice(IOUS))
-        plain, matches = plain_voc(detections, truths, iou), match_rows(detections, truths)
-        result = outcomes(matches, iou)
+        plain, matches = plain_voc(detections, truths, iou), match_arrays(detections, truths)
+        result = match_outcomes(matches, iou)
         assert result.tolist() == plain.outcomes, seed
         for points, expected in ((11, plain.eleven), ("all", plain.area)):
             np.testing.assert_allclose(
@@ -182,8 +182,8 @@ def test_a_thousand_drawn_cases_are_what_the_plain_loop_gives() -> None:
 def test_where_a_chunk_ends_changes_nothing(chunk: int) -> None:
     for seed in range(100):
         detections, truths = draw(np.random.default_rng(seed))
-        whole, parts = match_rows(detections, truths), match_rows(detections, truths, chunk)
-        assert np.array_equal(whole.truth, parts.truth)
+        whole, parts = match_arrays(detections, truths), match_arrays(detections, truths, chunk)
+        assert np.array_equal(whole.ground_truth, parts.ground_truth)
         assert np.array_equal(whole.iou, parts.iou)
 
 
@@ -192,7 +192,7 @@ def test_memory_does_not_grow_with_the_pairs() -> None:
     detections = detections_of(draw_boxes(rng, 2000).tolist(), rng.random(2000).tolist())
     truths = truths_of(draw_boxes(rng, 1000).tolist())
     tracemalloc.start()
-    match_rows(detections, truths, 10_000)
+    match_arrays(detections, truths, 10_000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8 * 2**20  # one float64 for each of the 2,000,000 pairs would be twice that
@@ -202,7 +202,7 @@ def test_memory_does_not_grow_with_the_pairs() -> None:
 @given(SEEDS, st.sampled_from(IOUS), st.sampled_from([11, "all"]))
 def test_it_is_a_share(seed: int, iou: float, points: Any) -> None:
     detections, truths = draw(np.random.default_rng(seed))
-    result = voc_ap(match_rows(detections, truths), iou, points)
+    result = voc_ap(match_arrays(detections, truths), iou, points)
     known = result.by_label[~np.isnan(result.by_label)]
     assert np.array_equal(np.flatnonzero(~np.isnan(result.by_label)), np.flatnonzero(truths.positives()))
     assert bool(((known >= 0) & (known <= 1)).all())
@@ -224,8 +224,8 @@ def test_the_truths_found_with_any_score_are_perfect(seed: int, iou: float, poin
         boxes=drawn.boxes[once],
         ignore=drawn.ignore[once],
     )
-    found = DetectionRows(truths.images, truths.labels, rng.random(len(truths)), truths.boxes)
-    result = voc_ap(match_rows(found, truths), iou, points).by_label
+    found = DetectionArrays(truths.images, truths.labels, rng.random(len(truths)), truths.boxes)
+    result = voc_ap(match_arrays(found, truths), iou, points).by_label
     assert set(result[truths.positives() > 0]) <= {1.0}
 
 
@@ -233,9 +233,9 @@ def test_the_truths_found_with_any_score_are_perfect(seed: int, iou: float, poin
 @given(SEEDS, st.sampled_from(IOUS), st.sampled_from([11, "all"]), st.floats(-1, 1))
 def test_a_false_positive_raises_nothing(seed: int, iou: float, points: Any, score: float) -> None:
     detections, truths = draw(np.random.default_rng(seed))
-    before = voc_ap(match_rows(detections, truths), iou, points).by_label
+    before = voc_ap(match_arrays(detections, truths), iou, points).by_label
     more = joined(detections, detections_of([[90.0, 90.0, 99.0, 99.0]], [score]))
-    after = voc_ap(match_rows(more, truths), iou, points).by_label
+    after = voc_ap(match_arrays(more, truths), iou, points).by_label
     known = ~np.isnan(before)
     assert bool((after[known] <= before[known]).all())
     if score < 0:  # below all others
@@ -247,38 +247,38 @@ def test_a_false_positive_raises_nothing(seed: int, iou: float, points: Any, sco
 def test_neither_the_order_of_images_nor_that_of_rows_matters(seed: int, iou: float) -> None:
     rng = np.random.default_rng(seed)
     drawn, truths = draw(rng)
-    detections = DetectionRows(drawn.images, drawn.labels, rng.permutation(len(drawn)) / 64, drawn.boxes)
+    detections = DetectionArrays(drawn.images, drawn.labels, rng.permutation(len(drawn)) / 64, drawn.boxes)
     assert truths.labelled is not None
     places, rows = rng.permutation(len(truths.labelled)), rng.permutation(len(drawn))
     moved = replace(truths, images=places[truths.images], labelled=truths.labelled[np.argsort(places)])
     shuffled = selected(replace(detections, images=places[detections.images]), rows)
-    here, there = match_rows(detections, truths), match_rows(shuffled, moved)
-    assert np.array_equal(outcomes(here, iou)[rows], outcomes(there, iou))
+    here, there = match_arrays(detections, truths), match_arrays(shuffled, moved)
+    assert np.array_equal(match_outcomes(here, iou)[rows], match_outcomes(there, iou))
     assert np.array_equal(voc_ap(here, iou).by_label, voc_ap(there, iou).by_label, equal_nan=True)
 
 
 def test_nothing_of_either_is_no_trouble() -> None:
     none, some = detections_of([], []), detections_of([[0, 0, 2, 2]], [0.5])
     no_truths, truths = truths_of([]), truths_of([[0, 0, 2, 2]])
-    assert match_rows(none, no_truths).truth.shape == (0,)
-    assert outcomes(match_rows(none, no_truths), 0.5).shape == (0,)
-    assert outcomes(match_rows(some, no_truths), 0.5).tolist() == [FALSE_POSITIVE]
+    assert match_arrays(none, no_truths).ground_truth.shape == (0,)
+    assert match_outcomes(match_arrays(none, no_truths), 0.5).shape == (0,)
+    assert match_outcomes(match_arrays(some, no_truths), 0.5).tolist() == [FALSE_POSITIVE]
     for points in (11, "all"):
-        assert math.isnan(voc_ap(match_rows(none, no_truths), 0.5, points).mean)
-        assert math.isnan(voc_ap(match_rows(some, no_truths), 0.5, points).mean)
-        assert voc_ap(match_rows(none, truths), 0.5, points).mean == 0
-        assert voc_ap(match_rows(some, truths), 0.5, points).mean == 1
+        assert math.isnan(voc_ap(match_arrays(none, no_truths), 0.5, points).mean)
+        assert math.isnan(voc_ap(match_arrays(some, no_truths), 0.5, points).mean)
+        assert voc_ap(match_arrays(none, truths), 0.5, points).mean == 0
+        assert voc_ap(match_arrays(some, truths), 0.5, points).mean == 1
     assert math.isnan(voc_ap(match_images([], [], 2)).mean)
-    assert voc_ap(match_rows(none, truths_of([], classes=1))).by_label.shape == (1,)
+    assert voc_ap(match_arrays(none, truths_of([], classes=1))).by_label.shape == (1,)
 
 
 def test_one_curve_by_hand() -> None:
     truths = truths_of([[0, 0, 2, 2], [4, 0, 6, 2]])
     detections = detections_of([[4, 0, 6, 2], [0, 0, 2, 2], [9, 9, 10, 10]], [0.7, 0.9, 0.8])
-    matches = match_rows(detections, truths)
-    assert matches.truth.tolist() == [1, 0, -1]
+    matches = match_arrays(detections, truths)
+    assert matches.ground_truth.tolist() == [1, 0, -1]
     assert matches.iou.tolist() == [1, 1, 0]
-    background, curve = curves(matches, 0.5)
+    background, curve = pr_curves(matches, 0.5)
     assert len(background.scores) == 0
     assert curve.scores.tolist() == [0.9, 0.8, 0.7]
     assert curve.recall.tolist() == [0.5, 0.5, 1.0]
@@ -295,21 +295,21 @@ def test_a_recall_of_so_many_tenths_reaches_its_level(hits: int) -> None:
 
 @pytest.mark.parametrize("twentieths", range(10, 20))
 def test_an_overlap_of_exactly_the_threshold_is_enough(twentieths: int) -> None:
-    matches = match_rows(detections_of([[0, 0, twentieths, 1]], [0.5]), truths_of([[0, 0, 20, 1]]))
-    right = [outcomes(matches, iou).item() == TRUE_POSITIVE for iou in COCO_IOUS]
+    matches = match_arrays(detections_of([[0, 0, twentieths, 1]], [0.5]), truths_of([[0, 0, 20, 1]]))
+    right = [match_outcomes(matches, iou).item() == TRUE_POSITIVE for iou in COCO_IOUS]
     assert right == [step <= twentieths - 10 for step in range(10)]
 
 
 def test_boxes_are_half_open() -> None:
     found = detections_of([[0, 0, 1, 1], [2, 0, 4, 1]], [0.5, 0.6])  # inclusive: 4/6, and the second would touch
-    matches = match_rows(found, truths_of([[0, 0, 2, 1]]))
+    matches = match_arrays(found, truths_of([[0, 0, 2, 1]]))
     assert matches.iou.tolist() == [0.5, 0]
-    assert matches.truth.tolist() == [0, -1]
+    assert matches.ground_truth.tolist() == [0, -1]
 
 
 def test_a_box_without_area_overlaps_nothing() -> None:
     flat = [[0, 0, 4, 4], [1, 1, 1, 5], [3, 3, 2, 2], [0, 0, 0, 0]]
-    matches = match_rows(detections_of(flat, [0.5] * 4), truths_of(flat))
+    matches = match_arrays(detections_of(flat, [0.5] * 4), truths_of(flat))
     assert matches.iou.tolist() == [1, 0, 0, 0]
     assert voc_ap(matches).mean == 1 / 4
 
@@ -317,48 +317,48 @@ def test_a_box_without_area_overlaps_nothing() -> None:
 def test_the_largest_overlap_is_asked_for_and_no_other() -> None:
     truths = truths_of([[0, 0, 10, 10], [0, 0, 10, 8]])
     detections = detections_of([[0, 0, 10, 10], [0, 0, 10, 10]], [0.9, 0.8])
-    matches = match_rows(detections, truths)
-    assert matches.truth.tolist() == [0, 0]
-    assert outcomes(matches, 0.5).tolist() == [TRUE_POSITIVE, FALSE_POSITIVE]  # truth 1 would be left, at .8
+    matches = match_arrays(detections, truths)
+    assert matches.ground_truth.tolist() == [0, 0]
+    assert match_outcomes(matches, 0.5).tolist() == [TRUE_POSITIVE, FALSE_POSITIVE]  # truth 1 would be left, at .8
 
 
 def test_of_equal_overlaps_and_of_equal_scores_the_first_wins() -> None:
-    matches = match_rows(
+    matches = match_arrays(
         detections_of([[0, 0, 4, 4], [0, 0, 4, 4]], [0.5, 0.5]), truths_of([[0, 0, 4, 3], [0, 1, 4, 4], [0, 0, 4, 3]])
     )
-    assert matches.truth.tolist() == [0, 0]
-    assert outcomes(matches, 0.5).tolist() == [TRUE_POSITIVE, FALSE_POSITIVE]
+    assert matches.ground_truth.tolist() == [0, 0]
+    assert match_outcomes(matches, 0.5).tolist() == [TRUE_POSITIVE, FALSE_POSITIVE]
 
 
 def test_about_an_ignored_truth_nothing_counts() -> None:
     truths = truths_of([[0, 0, 4, 4], [9, 0, 13, 4]], ignore=np.array([True, False]))
     boxes = [[0, 0, 4, 4], [0, 0, 4, 3], [0, 0, 4, 1], [9, 0, 13, 4]]
-    matches = match_rows(detections_of(boxes, [0.9, 0.8, 0.7, 0.6]), truths)
-    assert outcomes(matches, 0.5).tolist() == [NOT_COUNTED, NOT_COUNTED, FALSE_POSITIVE, TRUE_POSITIVE]
-    assert curves(matches, 0.5)[1].positives == 1
+    matches = match_arrays(detections_of(boxes, [0.9, 0.8, 0.7, 0.6]), truths)
+    assert match_outcomes(matches, 0.5).tolist() == [NOT_COUNTED, NOT_COUNTED, FALSE_POSITIVE, TRUE_POSITIVE]
+    assert pr_curves(matches, 0.5)[1].positives == 1
 
 
 def test_what_an_annotation_would_not_show_does_not_count() -> None:
     labelled = np.array([[True, True, False], [True, True, True]])
     truths = truths_of([[0, 0, 2, 2], [0, 0, 2, 2]], [1, 2], images=[0, 1], classes=3, labelled=labelled)
     detections = detections_of([[0, 0, 2, 2]] * 3, [0.9, 0.8, 0.7], [2, 1, 2], [0, 0, 1])
-    matches = match_rows(detections, truths)
+    matches = match_arrays(detections, truths)
     assert matches.counts.tolist() == [False, True, True]
-    assert outcomes(matches, 0.5).tolist() == [NOT_COUNTED, TRUE_POSITIVE, TRUE_POSITIVE]
+    assert match_outcomes(matches, 0.5).tolist() == [NOT_COUNTED, TRUE_POSITIVE, TRUE_POSITIVE]
     assert voc_ap(matches).by_label[1:].tolist() == [1, 1]
-    assert voc_ap(match_rows(detections, replace(truths, labelled=None))).by_label[1:].tolist() == [1, 0.5]
+    assert voc_ap(match_arrays(detections, replace(truths, labelled=None))).by_label[1:].tolist() == [1, 0.5]
 
 
 def test_another_class_and_another_image_are_no_match() -> None:
     truths = truths_of([[0, 0, 2, 2]], [1], classes=3)
-    matches = match_rows(detections_of([[0, 0, 2, 2]] * 2, [0.9, 0.8], [2, 1], [0, 7]), truths)
-    assert matches.truth.tolist() == [-1, -1]
+    matches = match_arrays(detections_of([[0, 0, 2, 2]] * 2, [0.9, 0.8], [2, 1], [0, 7]), truths)
+    assert matches.ground_truth.tolist() == [-1, -1]
     assert voc_ap(matches).mean == 0
 
 
 def test_whole_numbers_and_floats_of_any_width_will_do() -> None:
     detections, truths = draw(np.random.default_rng(3))
-    narrow = DetectionRows(
+    narrow = DetectionArrays(
         detections.images.astype(np.uint32),
         detections.labels.astype(np.uint8),
         detections.scores.astype(np.float16),
@@ -366,9 +366,9 @@ def test_whole_numbers_and_floats_of_any_width_will_do() -> None:
     )
     other = replace(truths, images=truths.images.astype(np.uint64), labels=truths.labels.astype(np.uint64))
     wide = replace(narrow, images=detections.images.astype(np.uint64), labels=detections.labels.astype(np.uint64))
-    expected = voc_ap(match_rows(detections, truths)).by_label
+    expected = voc_ap(match_arrays(detections, truths)).by_label
     for rows in (narrow, wide):
-        assert np.array_equal(voc_ap(match_rows(rows, other)).by_label, expected, equal_nan=True)
+        assert np.array_equal(voc_ap(match_arrays(rows, other)).by_label, expected, equal_nan=True)
 
 
 def test_lists_of_images_are_the_same_as_rows() -> None:
@@ -384,9 +384,9 @@ def test_lists_of_images_are_the_same_as_rows() -> None:
             arrays = (truths.boxes[there], truths.labels[there], truths.ignore[there], labelled)
             targets.append(Target(*(torch.from_numpy(row) for row in arrays)))
         by_image = np.argsort(detections.images, kind="stable")
-        from_rows = match_rows(selected(detections, by_image), truths)
+        from_rows = match_arrays(selected(detections, by_image), truths)
         from_lists = match_images(found, targets, truths.classes)
-        assert np.array_equal(outcomes(from_lists, 0.5), outcomes(from_rows, 0.5)), seed
+        assert np.array_equal(match_outcomes(from_lists, 0.5), match_outcomes(from_rows, 0.5)), seed
         for points in (11, "all"):
             expected = voc_ap(from_rows, 0.5, points).by_label
             assert np.array_equal(voc_ap(from_lists, 0.5, points).by_label, expected, equal_nan=True)
@@ -402,14 +402,14 @@ def test_a_target_without_flags_and_scores_of_16_bits() -> None:
 def test_what_does_not_fit_together_is_refused() -> None:
     detections, truths = detections_of([[0, 0, 2, 2]], [0.5]), truths_of([[0, 0, 2, 2]])
     with pytest.raises(ValueError, match="2 classes"):
-        match_rows(replace(detections, labels=np.array([2])), truths)
+        match_arrays(replace(detections, labels=np.array([2])), truths)
     with pytest.raises(ValueError, match="image 1"):
-        match_rows(replace(detections, images=np.array([1])), replace(truths, labelled=np.ones((1, 2), dtype=bool)))
+        match_arrays(replace(detections, images=np.array([1])), replace(truths, labelled=np.ones((1, 2), dtype=bool)))
     with pytest.raises(ValueError, match="0 and 1"):
         match_images([], [Target(torch.zeros((0, 4)), torch.zeros(0, dtype=torch.int64))], 2)
-    matches = match_rows(detections, truths)
+    matches = match_arrays(detections, truths)
     for iou in (0.0, -1.0, 1.5, math.nan):
         with pytest.raises(ValueError, match="above 0"):
-            outcomes(matches, iou)
+            match_outcomes(matches, iou)
     with pytest.raises(ValueError, match="11 points"):
         voc_ap(matches, 0.5, 101)

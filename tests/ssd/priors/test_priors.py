@@ -19,7 +19,7 @@ from ssd import (
     PriorMap,
     PriorSpec,
     area_xyxy,
-    bounded,
+    clamp_shapes,
     clip_xyxy,
     cxcywh_to_xyxy,
     paper_formula,
@@ -96,7 +96,7 @@ def test_paper_coco_is_what_ssd300_vgg16_of_torchvision_looks_at() -> None:
     expected = torchvision_xyxy(spec, scales=SCALES, steps=steps, clip=False)
     torch.testing.assert_close(spec.priors_xyxy(), expected, rtol=0, atol=1e-3)
     limited = torchvision_xyxy(spec, scales=SCALES, steps=steps, clip=True)
-    torch.testing.assert_close(bounded(spec).priors_xyxy(), limited, rtol=0, atol=1e-3)
+    torch.testing.assert_close(clamp_shapes(spec).priors_xyxy(), limited, rtol=0, atol=1e-3)
     assert not torch.allclose(expected, limited)
 
 

@@ -14,14 +14,14 @@ import torch
 
 from ssd import (
     BackboneConfig,
-    Course,
     DivergedError,
-    Examples,
+    InMemoryDataset,
     ModelConfig,
     Target,
-    Task,
     TrainConfig,
-    Watch,
+    TrainingCallbacks,
+    TrainingRun,
+    TrainingTask,
     load_bundle,
     load_task,
     preset,
@@ -33,7 +33,7 @@ from ssd.training import loop as course_module
 CONFIG = TrainConfig(epochs=3, batch=2, lr=1e-3, optimiser="adamw", ema=0.9, best_by="map")
 
 
-def examples(count: int, seed: int, sets: list[str] | None = None) -> Examples:
+def examples(count: int, seed: int, sets: list[str] | None = None) -> InMemoryDataset:
     """Grey photos with one bright window each, of two sizes."""
     generator = torch.Generator().manual_seed(seed)
     photos, targets = [], []
@@ -45,18 +45,18 @@ def examples(count: int, seed: int, sets: list[str] | None = None) -> Examples:
         photos.append(photo)
         box = torch.tensor([[left, top, left + 30.0, top + 40.0]])
         targets.append(Target(box, torch.tensor([1]), labelled=torch.tensor([True, True, number % 3 > 0])))
-    return Examples([f"photo {n}" for n in range(count)], photos, targets, sets=sets)
+    return InMemoryDataset([f"photo {n}" for n in range(count)], photos, targets, sets=sets)
 
 
-def task(**changes: object) -> Task:
+def task(**changes: object) -> TrainingTask:
     model = ModelConfig(preset("paper_coco"), ("window", "door"), BackboneConfig("tiny"))
     sets = ["a", "b", "b"]
-    return replace(Task(model, CONFIG, examples(7, 1), examples(3, 2, sets), examples(3, 3, sets)), **changes)
+    return replace(TrainingTask(model, CONFIG, examples(7, 1), examples(3, 2, sets), examples(3, 3, sets)), **changes)
 
 
 def test_a_run_leaves_a_bundle_of_its_best_epoch(tmp_path: Path) -> None:
     rows, shown = [], []
-    finished = Course(task(), tmp_path, watch=Watch(shown.append, rows.append)).run()
+    finished = TrainingRun(task(), tmp_path, callbacks=TrainingCallbacks(shown.append, rows.append)).run()
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert [row["step"] for row in rows] == [3, 6, 9]
     assert sum(shown) == 18
@@ -73,31 +73,31 @@ def test_a_run_leaves_a_bundle_of_its_best_epoch(tmp_path: Path) -> None:
 
 
 def test_without_photos_to_judge_by_the_last_epoch_is_kept(tmp_path: Path) -> None:
-    finished = Course(task(val=None, test=None), tmp_path).run()
+    finished = TrainingRun(task(val=None, test=None), tmp_path).run()
     assert (finished.best, finished.val, finished.test) == (3, {}, {})
 
 
 def test_validation_may_be_rare_and_a_run_may_end_early(tmp_path: Path) -> None:
-    rare = Course(task(config=replace(CONFIG, validate_every=2)), tmp_path / "rare").run()
+    rare = TrainingRun(task(config=replace(CONFIG, validate_every=2)), tmp_path / "rare").run()
     assert ["val.map50" in row for row in rare.rows] == [False, True, True]
     assert rare.best in {2, 3}
     # A rate this small changes nothing, so that no epoch is better than the first.
-    frozen = replace(CONFIG, epochs=9, lr=1e-12, weight_decay=0.0, ema=0.0, best_by="map", patience=2)
-    assert [row["epoch"] for row in Course(task(config=frozen), tmp_path / "early").run().rows][-1] < 9
+    frozen = replace(CONFIG, epochs=9, lr=1e-12, weight_decay=0.0, ema=0.0, best_by="map", early_stopping_epochs=2)
+    assert [row["epoch"] for row in TrainingRun(task(config=frozen), tmp_path / "early").run().rows][-1] < 9
 
 
 def test_the_epoch_may_be_chosen_by_loss(tmp_path: Path) -> None:
-    finished = Course(task(config=replace(CONFIG, best_by="loss")), tmp_path).run()
+    finished = TrainingRun(task(config=replace(CONFIG, best_by="loss")), tmp_path).run()
     assert finished.best == min(finished.rows, key=lambda row: row["val.loss"])["epoch"]
 
 
 def test_a_task_in_a_folder_is_the_same_task(tmp_path: Path) -> None:
-    given = task(start={"backbone.stem.0.weight": torch.ones(16, 3, 3, 3)}, about={"data": "digest"})
+    given = task(init_weights={"backbone.stem.0.weight": torch.ones(16, 3, 3, 3)}, metadata={"data": "digest"})
     save_task(tmp_path / "task", given)
     read = load_task(tmp_path / "task")
     assert read.digest == given.digest
-    assert torch.equal(read.network().backbone.stem[0].weight, torch.ones(16, 3, 3, 3))
-    assert Course(read, tmp_path / "one").run().digest == Course(given, tmp_path / "other").run().digest
+    assert torch.equal(read.build_model().backbone.stem[0].weight, torch.ones(16, 3, 3, 3))
+    assert TrainingRun(read, tmp_path / "one").run().digest == TrainingRun(given, tmp_path / "other").run().digest
     assert not [path for path in (tmp_path / "task").iterdir() if path.suffix not in {".json", ".safetensors"}]
 
 
@@ -110,7 +110,7 @@ def test_a_folder_that_is_no_task_is_told(tmp_path: Path) -> None:
 
 def test_seeds_draw_the_weights() -> None:
     def first(seed: int) -> torch.Tensor:
-        return task(config=replace(CONFIG, seed=seed)).network().backbone.stem[0].weight
+        return task(config=replace(CONFIG, seed=seed)).build_model().backbone.stem[0].weight
 
     assert torch.equal(first(1), first(1))
     assert not torch.equal(first(1), first(2))
@@ -120,7 +120,7 @@ def test_a_run_killed_in_mid_epoch_goes_on_as_if_it_had_not_been(tmp_path: Path)
     """A real process, killed with -9 after its second checkpoint; its losses are those of an undisturbed run."""
     long = task(config=replace(CONFIG, epochs=4, batch=2), train=examples(12, 4))
     save_task(tmp_path / "task", long)
-    undisturbed = Course(load_task(tmp_path / "task"), tmp_path / "undisturbed")
+    undisturbed = TrainingRun(load_task(tmp_path / "task"), tmp_path / "undisturbed")
     expected = undisturbed.run()
     command = [sys.executable, "-m", "ssd.training", str(tmp_path / "task"), str(tmp_path / "out")]
     command += ["--device", "cpu", "--checkpoint-minutes", "0"]
@@ -149,9 +149,9 @@ def _step(state: Path) -> int:
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
-    Course(task(), tmp_path).run()
+    TrainingRun(task(), tmp_path).run()
     with pytest.raises(ValueError, match=r"it is of other photos, settings or priors\. Delete it to begin anew"):
-        Course(task(config=replace(CONFIG, lr=2e-3)), tmp_path).run()
+        TrainingRun(task(config=replace(CONFIG, lr=2e-3)), tmp_path).run()
 
 
 def test_a_full_disk_costs_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,28 +165,30 @@ def test_a_full_disk_costs_no_checkpoint(tmp_path: Path, monkeypatch: pytest.Mon
         write(folder, files)
 
     monkeypatch.setattr(course_module, "write_folder", sometimes)
-    monkeypatch.setattr(course_module, "PAUSE", 0.0)
+    monkeypatch.setattr(course_module, "RETRY_PAUSE", 0.0)
     short = task(config=replace(CONFIG, epochs=2))
-    finished = Course(short, tmp_path, keep_every=0.0, patience=60.0, watch=Watch(said=said.append)).run()
+    finished = TrainingRun(
+        short, tmp_path, checkpoint_seconds=0.0, retry_seconds=60.0, callbacks=TrainingCallbacks(log=said.append)
+    ).run()
     assert sum("the last one stays, the run goes on" in line for line in said) == 2
     assert sum("trying again" in line for line in said) == 1
     assert read_history(tmp_path) == finished
     monkeypatch.setattr(course_module, "write_folder", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(OSError, match="No space left"):
-        Course(short, tmp_path / "other").run()
+        TrainingRun(short, tmp_path / "other").run()
 
 
 def test_a_run_that_diverges_keeps_its_last_checkpoint(tmp_path: Path) -> None:
     wild = task(config=replace(CONFIG, optimiser="sgd", lr=1e30, epochs=9, warmup=0.99, ema=0.0))
     with pytest.raises(DivergedError, match=r"it showed photo \d"):
-        Course(wild, tmp_path, keep_every=0.0).run()
+        TrainingRun(wild, tmp_path, checkpoint_seconds=0.0).run()
     tensors = course_module.load((tmp_path / "checkpoint" / "state.safetensors").read_bytes())
     assert all(bool(tensor.isfinite().all()) for tensor in tensors.values())
 
 
 def test_weights_of_another_network_are_refused() -> None:
     with pytest.raises(ValueError, match="A trunk for tiny has tensors named"):
-        task(start={"features.0.weight": torch.zeros(64, 3, 3, 3)}).network()
+        task(init_weights={"features.0.weight": torch.zeros(64, 3, 3, 3)}).build_model()
 
 
 def test_uneven_sets_are_shown_by_their_weights() -> None:

@@ -68,7 +68,7 @@ def test_every_measure_of_a_small_set() -> None:
 
 
 def test_what_is_not_labelled_is_not_counted_as_absent() -> None:
-    shapes = counted([image("a", labelled=["window"])], [], [extract_row("a")])
+    shapes = counted([image("a", labelled_classes=["window"])], [], [extract_row("a")])
     assert histogram(shapes, "objects", "window") == {0: 1}
     assert histogram(shapes, "objects", "door") == {}
 
@@ -97,7 +97,7 @@ def test_parts_add_up_to_the_whole(drawn: list, cut: int) -> None:
 
 
 @pytest.fixture
-def extracted(workplace: Callable, drawn: Path, cards: tuple[str, str]):
+def extracted_work(workplace: Callable, drawn: Path, cards: tuple[str, str]):
     work = workplace()
     for card in cards:
         work.index(drawn, card)
@@ -105,13 +105,13 @@ def extracted(workplace: Callable, drawn: Path, cards: tuple[str, str]):
     return work
 
 
-def test_the_stage_counts_what_the_tables_hold(extracted) -> None:
-    outcome = describe.run(extracted.context, DescribeConfig())
+def test_the_stage_counts_what_the_tables_hold(extracted_work) -> None:
+    outcome = describe.run(extracted_work.context, DescribeConfig())
     assert (outcome.rows_in, outcome.rows_out, outcome.changed) == (20, 20, True)
-    assert describe.run(extracted.context, DescribeConfig()).changed is False
-    folder = extracted.context.folder("describe")
-    shapes = load_shapes(folder, extracted.context.folder("extract").manifest())
-    labels = [row["label"] for row in extracted.rows("extract", "boxes", "drawn")]
+    assert describe.run(extracted_work.context, DescribeConfig()).changed is False
+    folder = extracted_work.context.folder("describe")
+    shapes = load_shapes(folder, extracted_work.context.folder("extract").manifest())
+    labels = [row["label"] for row in extracted_work.rows("extract", "boxes", "drawn")]
     for label in ("building", "window", "door"):
         for measure in ("boxes", "aspect", "area", "shape"):
             assert sum(histogram(shapes, measure, label, dataset="drawn").values()) == labels.count(label)
@@ -138,10 +138,10 @@ def test_what_looks_wrong_is_found(workplace: Callable, drawn_copy: Path, cards:
     assert found["absent", "tower"] == 0
 
 
-def test_older_boxes_are_not_described(extracted, drawn: Path, cards: tuple[str, str]) -> None:
-    extracted.index(drawn, cards[0] + "\n[splits]\nshares = [0.5, 0.25, 0.25]\n")
+def test_older_boxes_are_not_described(extracted_work, drawn: Path, cards: tuple[str, str]) -> None:
+    extracted_work.index(drawn, cards[0] + "\n[splits]\nshares = [0.5, 0.25, 0.25]\n")
     with pytest.raises(FacadeError, match=r"is older than .*; run `facade extract"):
-        describe.run(extracted.context, DescribeConfig())
+        describe.run(extracted_work.context, DescribeConfig())
 
 
 def test_dask_gives_what_one_process_gives_on_all_real_sets(workplace: Callable, real_data: Path) -> None:

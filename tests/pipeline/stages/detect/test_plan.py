@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import FacadeError
 from pipeline.stages.detect.plan import MAX_SHARD_PHOTOS, DetectionPlan, PlanChanges, shard_size
 
-from ....conftest import Quiet
+from ....conftest import SilentProgress
 
 
 def rows(numbers: Iterable[int], stamp: str = "1") -> list[dict[str, Any]]:
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("even_shards")
 
 
 def update(archive: DetectionPlan, listed: list[dict[str, Any]], limit: int | None = None) -> PlanChanges:
-    return archive.update(iter(listed), limit, Quiet())  # type: ignore[arg-type]
+    return archive.update(iter(listed), limit, SilentProgress())  # type: ignore[arg-type]
 
 
 def planned(archive: DetectionPlan) -> list[list[str]]:
@@ -107,7 +107,7 @@ def test_a_limit_stops_the_listing(tmp_path: Path) -> None:
             taken += 1
             yield row
 
-    DetectionPlan(tmp_path).update(listed(), 1000, Quiet())  # type: ignore[arg-type]
+    DetectionPlan(tmp_path).update(listed(), 1000, SilentProgress())  # type: ignore[arg-type]
     assert taken <= 1024
 
 
@@ -132,7 +132,7 @@ def test_a_listing_that_stops_leaves_the_plan_as_it_was(tmp_path: Path) -> None:
         raise FacadeError("the store is away")
 
     with pytest.raises(FacadeError, match="away"):
-        archive.update(listed(), None, Quiet())  # type: ignore[arg-type]
+        archive.update(listed(), None, SilentProgress())  # type: ignore[arg-type]
     assert [name for shard in planned(archive) for name in shard] == names(range(600))
     assert update(archive, rows(range(3000))) == PlanChanges(2400, 0, 0)
     assert [name for shard in planned(archive) for name in shard] == names(range(3000))
@@ -140,6 +140,6 @@ def test_a_listing_that_stops_leaves_the_plan_as_it_was(tmp_path: Path) -> None:
 
 def test_a_comparison_writes_nothing_of_the_plan(tmp_path: Path) -> None:
     archive = DetectionPlan(tmp_path / "out")
-    found = archive.compare(iter(rows(range(600))), None, tmp_path / "aside", Quiet())  # type: ignore[arg-type]
+    found = archive.compare(iter(rows(range(600))), None, tmp_path / "aside", SilentProgress())  # type: ignore[arg-type]
     assert found == PlanChanges(600, 0, 0)
     assert not (tmp_path / "out").exists()

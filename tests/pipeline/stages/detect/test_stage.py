@@ -30,7 +30,7 @@ from pipeline.storage.stage_folder import StageFolder
 from pipeline.storage.verify import verify
 from ssd import SSD, BackboneConfig, Bundle, Detector, ModelConfig, preset, save_bundle
 
-from ....conftest import Quiet
+from ....conftest import SilentProgress
 
 pytestmark = pytest.mark.usefixtures("even_shards")
 BOX = (40, 16, 88, 64)  # in multiples of 8, so that JPEG files show it sharply at any scale
@@ -55,13 +55,13 @@ class Place:
 
     @property
     def context(self) -> Context:
-        quiet: Any = lambda *_: Quiet()  # noqa: E731
+        quiet: Any = lambda *_: SilentProgress()  # noqa: E731
         return Context(
             self.folder, WorkerConfig(count=0), "off", max_rejected=1.0, log=self.said.append, make_progress=quiet
         )
 
     def job(self, **changes: Any) -> Job:
-        return replace(Job(str(self.source), self.stubs.Stub(), self.out), **changes)
+        return replace(Job(str(self.source), self.stubs.StubSpec(), self.out), **changes)
 
     def run(self, config: DetectConfig | None = None, **changes: Any) -> Outcome:
         return detect.run(self.context, config or DetectConfig(), self.job(**changes))
@@ -90,7 +90,7 @@ def stubs(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
-def place(tmp_path: Path, stubs: Any) -> Place:
+def detection_run(tmp_path: Path, stubs: Any) -> Place:
     return Place(tmp_path, stubs, [])
 
 
@@ -111,12 +111,12 @@ def box_of(row: dict[str, Any]) -> tuple[float, ...]:
     return tuple(row[name] for name in ("xmin", "ymin", "xmax", "ymax"))
 
 
-def test_an_archive_becomes_tables(place: Place) -> None:
-    place.photos(20)
-    place.photo("deep/er/one.png", form="PNG")
-    outcome = place.run()
+def test_an_archive_becomes_tables(detection_run: Place) -> None:
+    detection_run.photos(20)
+    detection_run.photo("deep/er/one.png", form="PNG")
+    outcome = detection_run.run()
     assert (outcome.rows_in, outcome.rows_out, outcome.rejected, outcome.added) == (21, 21, 0, 21)
-    photos, detections = place.rows("photos"), place.rows("detections")
+    photos, detections = detection_run.rows("photos"), detection_run.rows("detections")
     assert [row["image_id"] for row in photos] == [f"{n:03d}.jpg" for n in range(20)] + ["deep/er/one.png"]
     assert {(row["status"], row["width"], row["height"], row["detections"]) for row in photos} == {("done", *SIZE, 1)}
     assert [row["detection_id"] for row in detections] == [f"{row['image_id']}#0" for row in photos]
@@ -124,8 +124,8 @@ def test_an_archive_becomes_tables(place: Place) -> None:
         (BOX, "window", True, "lights")
     }
     assert {row["probability"] for row in detections} == {None}
-    assert verify(place.out).rows_in == 21
-    summary = json.loads((place.out / "summary.json").read_text())
+    assert verify(detection_run.out).rows_in == 21
+    summary = json.loads((detection_run.out / "summary.json").read_text())
     assert summary["photos"] == {"all": 21, "done": 21, "rejected": 0}
     assert (summary["detections"], summary["selected"]) == ({"window": 21}, {"window": 21})
     assert summary["seconds"].keys() == {"listing", "detecting"}
@@ -151,20 +151,20 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("least", [(0, 0), (10, 10)])
 def test_photos_of_every_kind_have_their_box_in_their_own_upright_pixels(
-    place: Place, stubs: Any, least: tuple[int, int]
+    detection_run: Place, stubs: Any, least: tuple[int, int]
 ) -> None:
     for kind, options in KINDS.items():
         more = dict(options)
         if "exif" in more:
             more["exif"] = exif(more["exif"])
-        place.photo(f"{kind}.jpg", **more)
+        detection_run.photo(f"{kind}.jpg", **more)
     animated = [Image.fromarray(scene()), Image.fromarray(scene(0)), Image.fromarray(scene(90))]
-    animated[0].save(place.source / "animated.gif", save_all=True, append_images=animated[1:])
+    animated[0].save(detection_run.source / "animated.gif", save_all=True, append_images=animated[1:])
     wide = scene().astype(np.uint16)[..., 0] * 257
-    (place.source / "16 bit.png").write_bytes(png16(wide))
-    assert place.run(detector=stubs.Stub(least=least)).rejected == 0
-    found = {row["image_id"]: box_of(row) for row in place.rows("detections")}
-    sizes = {row["image_id"]: (row["width"], row["height"]) for row in place.rows("photos")}
+    (detection_run.source / "16 bit.png").write_bytes(png16(wide))
+    assert detection_run.run(detector=stubs.StubSpec(min_size=least)).rejected == 0
+    found = {row["image_id"]: box_of(row) for row in detection_run.rows("detections")}
+    sizes = {row["image_id"]: (row["width"], row["height"]) for row in detection_run.rows("photos")}
     assert len(found) == len(sizes) == len(KINDS) + 2
     for name, box in found.items():
         kind = name.partition(".")[0]
@@ -195,8 +195,8 @@ def turned(orientation: int) -> tuple[tuple[int, ...], tuple[int, int]]:
     return box, upright.size
 
 
-def test_bad_photos_are_rejected_rows(place: Place) -> None:
-    good = place.photo("good.jpg").read_bytes()
+def test_bad_photos_are_rejected_rows(detection_run: Place) -> None:
+    good = detection_run.photo("good.jpg").read_bytes()
     bomb = io.BytesIO()
     Image.new("1", (40_000, 40_000)).save(bomb, "PNG")
     heic = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(100)
@@ -209,190 +209,200 @@ def test_bad_photos_are_rejected_rows(place: Place) -> None:
         "x.avif": (b"x", ""),
     }
     for name, (data, _) in bad.items():
-        (place.source / name).write_bytes(data)
-    (place.source / "folder.jpg").mkdir()
-    (place.source / "gone.jpg").symlink_to("nowhere.jpg")
-    (place.source / "loop.jpg").symlink_to("loop.jpg")
-    before = sorted(path for path in place.folder.rglob("*") if not path.is_relative_to(place.out))
-    outcome = place.run()
+        (detection_run.source / name).write_bytes(data)
+    (detection_run.source / "folder.jpg").mkdir()
+    (detection_run.source / "gone.jpg").symlink_to("nowhere.jpg")
+    (detection_run.source / "loop.jpg").symlink_to("loop.jpg")
+    before = sorted(path for path in detection_run.folder.rglob("*") if not path.is_relative_to(detection_run.out))
+    outcome = detection_run.run()
     assert (outcome.rows_in, outcome.rows_out, outcome.rejected) == (len(bad) + 3, 1, len(bad) + 2)
-    told = {row["image_id"]: row["message"] for row in place.rows("rejected")}
+    told = {row["image_id"]: row["message"] for row in detection_run.rows("rejected")}
     assert told.keys() == {*bad, "gone.jpg", "loop.jpg"}
     for name, (_, message) in bad.items():
         assert message in told[name], told[name]
-    statuses = {row["image_id"]: row["status"] for row in place.rows("photos")}
+    statuses = {row["image_id"]: row["status"] for row in detection_run.rows("photos")}
     assert statuses == {"good.jpg": "done", **dict.fromkeys(told, "rejected")}
-    assert sorted(path for path in place.folder.rglob("*") if not path.is_relative_to(place.out)) == before
-    assert verify(place.out).rejected == len(bad) + 2
+    assert (
+        sorted(path for path in detection_run.folder.rglob("*") if not path.is_relative_to(detection_run.out)) == before
+    )
+    assert verify(detection_run.out).rejected == len(bad) + 2
 
 
-def test_what_is_done_is_not_done_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    place.photos(700)
-    first = place.run()
+def test_what_is_done_is_not_done_again(detection_run: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    detection_run.photos(700)
+    first = detection_run.run()
     monkeypatch.setattr(
         "pipeline.stages.detect.inference.read_photo", lambda row: pytest.fail(f"{row['image_id']} was read again")
     )
-    again = place.run()
+    again = detection_run.run()
     assert (again.changed, again.rows_in, again.digest) == (False, 700, first.digest)
     monkeypatch.undo()
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    before = {path.name for path in (place.out / "photos").iterdir()}
-    place.photo("a new one.jpg")
-    more = place.run()
+    before = {path.name for path in (detection_run.out / "photos").iterdir()}
+    detection_run.photo("a new one.jpg")
+    more = detection_run.run()
     assert (more.changed, more.rows_in, more.added) == (True, 701, 1)
-    assert before < {path.name for path in (place.out / "photos").iterdir()}
-    changed = place.photo("600.jpg", quality=50)
+    assert before < {path.name for path in (detection_run.out / "photos").iterdir()}
+    changed = detection_run.photo("600.jpg", quality=50)
     os.utime(changed, (1, 1))
-    last = place.run()
+    last = detection_run.run()
     assert (last.rows_in, last.added, last.modified) == (701, 0, 1)
-    assert len(before & {path.name for path in (place.out / "photos").iterdir()}) == 1
+    assert len(before & {path.name for path in (detection_run.out / "photos").iterdir()}) == 1
 
 
-def test_rejected_photos_are_tried_again_when_asked_and_no_other(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    place.photos(600)
-    whole = (place.source / "100.jpg").read_bytes()
+def test_rejected_photos_are_tried_again_when_asked_and_no_other(
+    detection_run: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detection_run.photos(600)
+    whole = (detection_run.source / "100.jpg").read_bytes()
     for number in (100, 300, 550):
-        (place.source / f"{number}.jpg").write_bytes(b"no photo at all" * 100)
-    first = place.run()
+        (detection_run.source / f"{number}.jpg").write_bytes(b"no photo at all" * 100)
+    first = detection_run.run()
     assert (first.rejected, first.rows_out) == (3, 597)
-    stamps = {number: (place.source / f"{number}.jpg").stat() for number in (100, 550)}
+    stamps = {number: (detection_run.source / f"{number}.jpg").stat() for number in (100, 550)}
     read: list[str] = []
     real = detect.detect_rows.__globals__["read_photo"]
     monkeypatch.setitem(
         detect.detect_rows.__globals__, "read_photo", lambda row: read.append(row["image_id"]) or real(row)
     )
-    assert place.run().changed is False
+    assert detection_run.run().changed is False
     assert read == []
     for number, stat in stamps.items():  # mended, but with the stamps of before: only --retry-failed looks at them
-        (place.source / f"{number}.jpg").write_bytes(
+        (detection_run.source / f"{number}.jpg").write_bytes(
             whole + bytes(stat.st_size - len(whole)) if stat.st_size > len(whole) else whole
         )
-        os.utime(place.source / f"{number}.jpg", ns=(stat.st_mtime_ns, stat.st_mtime_ns))
-    rows = [{**row, "uri": row["uri"]} for row in place.rows("photos")]
-    second = place.run(retry=True)
+        os.utime(detection_run.source / f"{number}.jpg", ns=(stat.st_mtime_ns, stat.st_mtime_ns))
+    rows = [{**row, "uri": row["uri"]} for row in detection_run.rows("photos")]
+    second = detection_run.run(retry_rejected=True)
     assert sorted(read) == ["100.jpg", "300.jpg", "550.jpg"]
     assert (second.rejected, second.rows_out, second.rows_in) == (1, 599, 600)
-    after = place.rows("photos")
+    after = detection_run.rows("photos")
     assert [row["image_id"] for row in after] == [row["image_id"] for row in rows]
-    assert [row["image_id"] for row in place.rows("detections")] == [
+    assert [row["image_id"] for row in detection_run.rows("detections")] == [
         row["image_id"] for row in after if row["status"] == "done"
     ]
-    (place.source / "300.jpg").write_bytes(whole)
-    assert place.run(retry=True).rejected == 0
-    fresh = place.run(out=place.folder / "fresh")
+    (detection_run.source / "300.jpg").write_bytes(whole)
+    assert detection_run.run(retry_rejected=True).rejected == 0
+    fresh = detection_run.run(out=detection_run.folder / "fresh")
     assert [
         {**row, "uri": ""}
-        for row in StageFolder(place.folder, "detect", custom_path=place.folder / "fresh").read("photos").to_pylist()
-    ] == [{**row, "uri": ""} for row in place.rows("photos")]
+        for row in StageFolder(detection_run.folder, "detect", custom_path=detection_run.folder / "fresh")
+        .read("photos")
+        .to_pylist()
+    ] == [{**row, "uri": ""} for row in detection_run.rows("photos")]
     assert fresh.rows_out == 600
 
 
-def test_a_retry_that_was_cut_short_before_its_end_is_kept(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    place.photos(3)
-    (place.source / "001.jpg").write_bytes(b"no photo")
-    place.run()
-    place.photo("001.jpg")
-    os.utime(place.source / "001.jpg", ns=(1, 1))
+def test_a_retry_that_was_cut_short_before_its_end_is_kept(
+    detection_run: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detection_run.photos(3)
+    (detection_run.source / "001.jpg").write_bytes(b"no photo")
+    detection_run.run()
+    detection_run.photo("001.jpg")
+    os.utime(detection_run.source / "001.jpg", ns=(1, 1))
     monkeypatch.setattr(StageFolder, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        place.run(retry=True)
+        detection_run.run(retry_rejected=True)
     monkeypatch.undo()
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    assert place.run().rejected == 0
+    assert detection_run.run().rejected == 0
 
 
 @pytest.mark.parametrize("change", ["model", "settings", "source"])
-def test_another_model_source_or_setting_is_refused_in_a_sentence(place: Place, change: str) -> None:
-    place.photos(2)
-    place.run()
-    (place.folder / "other").mkdir()
+def test_another_model_source_or_setting_is_refused_in_a_sentence(detection_run: Place, change: str) -> None:
+    detection_run.photos(2)
+    detection_run.run()
+    (detection_run.folder / "other").mkdir()
     config = DetectConfig(min_score=0.4) if change == "settings" else DetectConfig()
     changes = {
-        "model": {"finder": place.stubs.Stub("nothing")},
-        "source": {"source": str(place.folder / "other")},
+        "model": {"finder": detection_run.stubs.StubSpec("nothing")},
+        "source": {"source": str(detection_run.folder / "other")},
         "settings": {},
     }[change]
     told = {"model": "model lights, not nothing", "source": "other", "settings": r"detect\.score None, not 0\.4"}[
         change
     ]
     with pytest.raises(FacadeError, match=told):
-        place.run(config, **changes)
-    assert place.run(DetectConfig(batch=3, reader_threads=1)).changed is False  # these decide nothing but the speed
+        detection_run.run(config, **changes)
+    assert (
+        detection_run.run(DetectConfig(batch=3, reader_threads=1)).changed is False
+    )  # these decide nothing but the speed
 
 
-def test_a_limit_and_a_preview(place: Place) -> None:
-    place.photos(30)
-    line = detect.dry_run(place.context, DetectConfig(), place.job(limit=10))
+def test_a_limit_and_a_preview(detection_run: Place) -> None:
+    detection_run.photos(30)
+    line = detect.dry_run(detection_run.context, DetectConfig(), detection_run.job(limit=10))
     assert (line["rows_in"], line["added"], line["changed"]) == (10, 10, False)
-    assert not place.out.exists()
-    assert place.run(limit=10).rows_in == 10
-    line = detect.dry_run(place.context, DetectConfig(), place.job())
+    assert not detection_run.out.exists()
+    assert detection_run.run(limit=10).rows_in == 10
+    line = detect.dry_run(detection_run.context, DetectConfig(), detection_run.job())
     assert (line["rows_in"], line["added"]) == (30, 20)
-    assert len(DetectionPlan(place.out).shards()) == 1
-    assert place.run().rows_in == 30
+    assert len(DetectionPlan(detection_run.out).shards()) == 1
+    assert detection_run.run().rows_in == 30
 
 
-def test_shards_for_schedulers_make_the_same_tables(place: Place) -> None:
-    place.photos(1100)
-    (place.source / "700.jpg").write_bytes(b"no photo")
-    line = detect.write_plan(place.context, DetectConfig(), place.job())
+def test_shards_for_schedulers_make_the_same_tables(detection_run: Place) -> None:
+    detection_run.photos(1100)
+    (detection_run.source / "700.jpg").write_bytes(b"no photo")
+    line = detect.write_plan(detection_run.context, DetectConfig(), detection_run.job())
     assert (line["rows_in"], line["groups"], line["outputs"]) == (1100, ["0:3"], {"plan": 3})
     for span in ((1, 3), (0, 1)):
-        part = place.run(shards=span)
+        part = detection_run.run(shards=span)
         assert part.changed
         assert part.rows_in == {(1, 3): 588, (0, 1): 512}[span]
-    assert not (place.out / "_manifest.json").exists()
-    assert place.run(shards=(1, 3)).changed is False
-    whole = place.run()
+    assert not (detection_run.out / "_manifest.json").exists()
+    assert detection_run.run(shards=(1, 3)).changed is False
+    whole = detection_run.run()
     assert (whole.rows_in, whole.rejected) == (1100, 1)
-    assert any("3 of 3 shards were finished before" in line for line in place.said)
-    assert whole.digest == place.run(out=place.folder / "calm").digest
+    assert any("3 of 3 shards were finished before" in line for line in detection_run.said)
+    assert whole.digest == detection_run.run(out=detection_run.folder / "calm").digest
     with pytest.raises(UsageError, match="0:3"):
-        place.run(shards=(2, 4))
+        detection_run.run(shards=(2, 4))
     with pytest.raises(FacadeError, match="no plan"):
-        place.run(shards=(0, 1), out=place.folder / "nowhere")
+        detection_run.run(shards=(0, 1), out=detection_run.folder / "nowhere")
 
 
-def test_nothing_to_find_in_is_an_error(place: Place) -> None:
-    place.source.mkdir()
-    (place.source / "notes.txt").touch()
+def test_nothing_to_find_in_is_an_error(detection_run: Place) -> None:
+    detection_run.source.mkdir()
+    (detection_run.source / "notes.txt").touch()
     with pytest.raises(FacadeError, match="has no photos"):
-        place.run()
+        detection_run.run()
 
 
-def test_too_many_rejected_photos_are_an_error_and_stay_done(place: Place) -> None:
-    place.photos(10)
+def test_too_many_rejected_photos_are_an_error_and_stay_done(detection_run: Place) -> None:
+    detection_run.photos(10)
     for number in range(5):
-        (place.source / f"{number:03d}.jpg").write_bytes(b"no photo")
-    strict = replace(place.context, max_rejected=0.2)
+        (detection_run.source / f"{number:03d}.jpg").write_bytes(b"no photo")
+    strict = replace(detection_run.context, max_rejected=0.2)
     with pytest.raises(FacadeError, match=r"50\.0%, allowed are 20\.0%"):
-        detect.run(strict, DetectConfig(), place.job())
-    assert place.run().rejected == 5
-    assert any("1 of 1 shards were finished before" in line for line in place.said)
+        detect.run(strict, DetectConfig(), detection_run.job())
+    assert detection_run.run().rejected == 5
+    assert any("1 of 1 shards were finished before" in line for line in detection_run.said)
 
 
-def test_a_list_s_own_columns_come_through(place: Place) -> None:
-    place.photos(2)
+def test_a_list_s_own_columns_come_through(detection_run: Place) -> None:
+    detection_run.photos(2)
     rows = "path,id,lat,lon,heading,street\n000.jpg,a,59.5,30.25,90,Nevsky\n001.jpg,b,,,,Moika\n"
-    (place.source / "list.csv").write_text(rows)
-    place.run(source=str(place.source / "list.csv"))
-    first, second = place.rows("photos")
+    (detection_run.source / "list.csv").write_text(rows)
+    detection_run.run(source=str(detection_run.source / "list.csv"))
+    first, second = detection_run.rows("photos")
     assert (first["image_id"], first["latitude"], first["longitude"], first["heading"]) == ("a", 59.5, 30.25, 90.0)
     assert (dict(first["extra"]), dict(second["extra"])) == ({"street": "Nevsky"}, {"street": "Moika"})
-    assert [row["image_id"] for row in place.rows("detections")] == ["a", "b"]
+    assert [row["image_id"] for row in detection_run.rows("detections")] == ["a", "b"]
 
 
 @pytest.mark.filterwarnings("ignore:The inplace keyword")  # Dask's use of pandas 3.1
-def test_the_tables_open_in_pandas_duckdb_and_dask(place: Place) -> None:
+def test_the_tables_open_in_pandas_duckdb_and_dask(detection_run: Place) -> None:
     import dask.dataframe as dd
     import duckdb
     import pandas as pd
 
-    place.photos(600)
+    detection_run.photos(600)
     rows = "path,street\n" + "".join(f"{number:03d}.jpg,Street {number}\n" for number in range(600))
-    (place.source / "list.csv").write_text(rows)
-    place.run(source=str(place.source / "list.csv"))
-    detections, photos = str(place.out / "detections"), str(place.out / "photos")
+    (detection_run.source / "list.csv").write_text(rows)
+    detection_run.run(source=str(detection_run.source / "list.csv"))
+    detections, photos = str(detection_run.out / "detections"), str(detection_run.out / "photos")
     assert len(pd.read_parquet(detections)) == len(pd.read_parquet(photos)) == 600
     frame = dd.read_parquet(detections)
     assert frame.npartitions == 2
@@ -403,7 +413,7 @@ def test_the_tables_open_in_pandas_duckdb_and_dask(place: Place) -> None:
         f"join read_parquet('{photos}/*.parquet') p using (image_id)"
     ).fetchall()
     assert (row[0], row[1]) == (600, 600 * 48)
-    assert pq.read_schema(next((place.out / "detections").iterdir())).metadata[b"facade.table"] == b"detections"
+    assert pq.read_schema(next((detection_run.out / "detections").iterdir())).metadata[b"facade.table"] == b"detections"
 
 
 @pytest.fixture(scope="module")

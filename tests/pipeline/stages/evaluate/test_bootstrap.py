@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from pipeline.stages.evaluate.bootstrap import bootstrap_aps, bootstrap_counts, percentile_interval, rank_classes
-from ssd import DetectionRows, TruthRows, match_rows, voc_ap
+from ssd import DetectionArrays, GroundTruthArrays, match_arrays, voc_ap
 
-from ...noise_model import CLASSES, noisy
+from ...noise_model import CLASSES, make_noisy_evaluation
 
 
 @pytest.mark.parametrize("points", [11, "all"])
 def test_a_drawing_counts_as_photos_that_are_there_so_often(points: int | str) -> None:
-    judged = noisy(20, 3).judged
-    matches = match_rows(judged.detections, judged.ground_truths)
+    judged = make_noisy_evaluation(20, 3).data
+    matches = match_arrays(judged.detections, judged.ground_truths)
     weights = bootstrap_counts(20, 5, seed=1)
     ours = np.stack([bootstrap_aps(one, weights, points) for one in rank_classes(matches, 0.5, 20)], axis=1)  # type: ignore[arg-type]
     for row, drawn in zip(ours, weights, strict=True):
@@ -24,9 +24,9 @@ def test_a_drawing_counts_as_photos_that_are_there_so_often(points: int | str) -
         again = np.repeat(np.arange(20), [len(rows) for rows in those])
         rows, boxes = np.concatenate(where), np.concatenate(those)
         aps = voc_ap(
-            match_rows(
-                DetectionRows(number, found.labels[rows], found.scores[rows], found.boxes[rows]),
-                TruthRows(again, true.labels[boxes], true.boxes[boxes], 1 + len(CLASSES)),
+            match_arrays(
+                DetectionArrays(number, found.labels[rows], found.scores[rows], found.boxes[rows]),
+                GroundTruthArrays(again, true.labels[boxes], true.boxes[boxes], 1 + len(CLASSES)),
             ),
             0.5,
             points,  # type: ignore[arg-type]
@@ -35,8 +35,8 @@ def test_a_drawing_counts_as_photos_that_are_there_so_often(points: int | str) -
 
 
 def test_all_photos_once_is_the_figure_itself() -> None:
-    judged = noisy(30, 4).judged
-    matches = match_rows(judged.detections, judged.ground_truths)
+    judged = make_noisy_evaluation(30, 4).data
+    matches = match_arrays(judged.detections, judged.ground_truths)
     once = np.ones((1, 30), np.uint16)
     for points in (11, "all"):
         ours = [bootstrap_aps(one, once, points)[0] for one in rank_classes(matches, 0.5, 30)]  # type: ignore[arg-type]
@@ -53,9 +53,9 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
 
 
 def test_nothing_to_find_is_no_figure() -> None:
-    nothing = match_rows(
-        DetectionRows(np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros((0, 4))),
-        TruthRows(np.zeros(0, int), np.zeros(0, int), np.zeros((0, 4)), 2),
+    nothing = match_arrays(
+        DetectionArrays(np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros((0, 4))),
+        GroundTruthArrays(np.zeros(0, int), np.zeros(0, int), np.zeros((0, 4)), 2),
     )
     (one,) = rank_classes(nothing, 0.5, 3)
     assert np.isnan(bootstrap_aps(one, bootstrap_counts(3, 4))).all()

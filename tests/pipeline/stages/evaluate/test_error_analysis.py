@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 from pipeline.stages.evaluate.error_analysis import ERROR_KINDS, OUTCOMES, analyse_errors, ap_gain_if_fixed
-from ssd import DetectionRows, TruthRows, match_rows, voc_ap
+from ssd import DetectionArrays, GroundTruthArrays, match_arrays, voc_ap
 
-from ...noise_model import noisy
+from ...noise_model import make_noisy_evaluation
 
 BOX = [10.0, 10, 30, 30]
 
 
-def rows(*found: tuple[int, float, list[float]]) -> DetectionRows:
+def rows(*found: tuple[int, float, list[float]]) -> DetectionArrays:
     labels, scores, boxes = zip(*found, strict=True) if found else ((), (), ())
-    return DetectionRows(
+    return DetectionArrays(
         np.zeros(len(found), np.int64),
         np.array(labels, np.int64),
         np.array(scores, np.float64),
@@ -21,9 +21,9 @@ def rows(*found: tuple[int, float, list[float]]) -> DetectionRows:
     )
 
 
-def truths(*true: tuple[int, list[float]], ignore: tuple[bool, ...] | None = None) -> TruthRows:
+def truths(*true: tuple[int, list[float]], ignore: tuple[bool, ...] | None = None) -> GroundTruthArrays:
     labels, boxes = zip(*true, strict=True) if true else ((), ())
-    return TruthRows(
+    return GroundTruthArrays(
         np.zeros(len(true), np.int64),
         np.array(labels, np.int64),
         np.array(boxes, np.float64).reshape(-1, 4),
@@ -32,25 +32,25 @@ def truths(*true: tuple[int, list[float]], ignore: tuple[bool, ...] | None = Non
     )
 
 
-def kinds(detections: DetectionRows, true: TruthRows) -> list[str]:
+def kinds(detections: DetectionArrays, true: GroundTruthArrays) -> list[str]:
     return [OUTCOMES[place] for place in analyse_errors(detections, true).outcomes]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in OUTCOMES if kind != "ignored"])
 def test_planted_kinds_are_named(kind: str) -> None:
-    drawn = noisy(100, 1)
-    verdicts = analyse_errors(drawn.judged.detections, drawn.judged.ground_truths)
+    drawn = make_noisy_evaluation(100, 1)
+    verdicts = analyse_errors(drawn.data.detections, drawn.data.ground_truths)
     named = np.array(OUTCOMES)[verdicts.outcomes]
-    planted = drawn.planted == kind
+    planted = drawn.outcomes == kind
     assert planted.sum() > 50
     assert (named[planted] == kind).mean() >= 0.95
-    assert (drawn.planted[named == kind] == kind).mean() >= 0.95
+    assert (drawn.outcomes[named == kind] == kind).mean() >= 0.95
 
 
 def test_missed_are_those_that_nothing_correct_was_planted_for() -> None:
-    drawn = noisy(60, 2)
-    verdicts = analyse_errors(drawn.judged.detections, drawn.judged.ground_truths)
-    hit = np.isin(np.arange(len(drawn.judged.ground_truths)), drawn.of[drawn.planted == "correct"])
+    drawn = make_noisy_evaluation(60, 2)
+    verdicts = analyse_errors(drawn.data.detections, drawn.data.ground_truths)
+    hit = np.isin(np.arange(len(drawn.data.ground_truths)), drawn.ground_truth_rows[drawn.outcomes == "correct"])
     assert (verdicts.missed() == ~hit).mean() > 0.99
 
 
@@ -83,8 +83,8 @@ def test_an_error_costs_what_mending_it_gains() -> None:
     far, off = [60.0, 60, 80, 80], [66.0, 60, 90, 80]
     true = truths((1, BOX), (1, far))
     found = rows((1, 0.9, off), (1, 0.8, BOX))
-    plain = voc_ap(match_rows(found, true)).by_label[1]
-    mended = voc_ap(match_rows(rows((1, 0.9, far), (1, 0.8, BOX)), true)).by_label[1]
+    plain = voc_ap(match_arrays(found, true)).by_label[1]
+    mended = voc_ap(match_arrays(rows((1, 0.9, far), (1, 0.8, BOX)), true)).by_label[1]
     price = ap_gain_if_fixed(analyse_errors(found, true))
     assert (plain, mended) == (0.25, 1.0)
     assert price["localisation"][1] == pytest.approx(mended - plain)

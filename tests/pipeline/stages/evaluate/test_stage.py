@@ -22,11 +22,11 @@ from pipeline.stages.evaluate.scores import HEADLINE, PARTS, headline_rows, scor
 from pipeline.stages.evaluate.tables import evaluate_images
 from pipeline.storage.schemas import SCHEMAS
 from pipeline.storage.verify import verify
-from ssd import SSD, BackboneConfig, Bundle, ModelConfig, bundle_digest, match_rows, preset, save_bundle, voc_ap
+from ssd import SSD, BackboneConfig, Bundle, ModelConfig, bundle_digest, match_arrays, preset, save_bundle, voc_ap
 
-from ....conftest import Workplace
-from ...noise_model import CLASSES, noisy
-from ...oracle_detector import find, judge, knowing
+from ....conftest import Workspace
+from ...noise_model import CLASSES, make_noisy_evaluation
+from ...oracle_detector import oracle_spec, run_detect, run_evaluate
 
 
 @pytest.fixture(scope="module")
@@ -38,17 +38,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def work(workplace: Callable[..., Workplace], folder: Path) -> Workplace:
+def work(workplace: Callable[..., Workspace], folder: Path) -> Workspace:
     """A work folder with boxes, and detections in the photos that nothing was learnt from."""
     made = workplace()
     made.index(folder, BOX_CARD)
     made.extract()
-    find(made)
+    run_detect(made)
     return made
 
 
-def test_every_photo_is_judged_once(work: Workplace) -> None:
-    outcome = judge(work)
+def test_every_photo_is_judged_once(work: Workspace) -> None:
+    outcome = run_evaluate(work)
     images = [row for row in work.rows("index", "images") if row["split"] != "train"]
     assert (outcome.rows_in, outcome.rows_out, outcome.changed) == (len(images), len(images), True)
     rows = work.rows("evaluate", "evaluated_images")
@@ -65,15 +65,15 @@ def test_every_photo_is_judged_once(work: Workplace) -> None:
     assert verify(work.context.work).problems == ()
 
 
-def test_a_second_time_there_is_nothing_to_do(work: Workplace) -> None:
-    first = judge(work)
-    again = judge(work)
+def test_a_second_time_there_is_nothing_to_do(work: Workspace) -> None:
+    first = run_evaluate(work)
+    again = run_evaluate(work)
     assert (again.changed, again.digest) == (False, first.digest)
-    assert not find(work).changed, "what it has learnt does not change what it has judged"
+    assert not run_detect(work).changed, "what it has learnt does not change what it has judged"
 
 
-def test_the_figures_are_those_of_the_metrics(work: Workplace) -> None:
-    judge(work)
+def test_the_figures_are_those_of_the_metrics(work: Workspace) -> None:
+    run_evaluate(work)
     scores = work.rows("evaluate", "scores")
     for row in headline_rows(scores, "test").values():
         assert 0 <= row["low"] <= row["value"] + 1e-9
@@ -83,8 +83,8 @@ def test_the_figures_are_those_of_the_metrics(work: Workplace) -> None:
     assert {row["kind"] for row in work.rows("evaluate", "error_breakdown")} >= {"correct", "missed", "background"}
 
 
-def test_pictures_and_files_are_left(work: Workplace) -> None:
-    judge(work)
+def test_pictures_and_files_are_left(work: Workspace) -> None:
+    run_evaluate(work)
     folder = work.context.folder("evaluate").path
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*g") if path.suffix in {".png", ".jpg"}}
     figures = ("precision_recall", "scores", "calibration", "by_size", "by_shape", "error_breakdown")
@@ -95,23 +95,23 @@ def test_pictures_and_files_are_left(work: Workplace) -> None:
     assert (folder / "suspicious_labels.csv").read_text().startswith("rank,kind,image_id,")
 
 
-def test_photos_without_truth_are_told(work: Workplace, folder: Path, tmp_path: Path) -> None:
+def test_photos_without_truth_are_told(work: Workspace, folder: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
-    finder = knowing(work)
+    finder = oracle_spec(work)
     detect.run(work.context, DetectConfig(), detect.Job(str(folder / "photos"), finder, elsewhere))
     with pytest.raises(FacadeError, match=r"no photo of .* has truth"):
-        judge(work, detections=str(elsewhere))
+        run_evaluate(work, detections=str(elsewhere))
     with pytest.raises(FacadeError, match="has no finished detections"):
-        judge(work, detections=str(tmp_path / "nowhere"))
+        run_evaluate(work, detections=str(tmp_path / "nowhere"))
 
 
-def test_the_operating_point_goes_beside_the_bundle_and_chooses(work: Workplace, folder: Path, tmp_path: Path) -> None:
+def test_the_operating_point_goes_beside_the_bundle_and_chooses(work: Workspace, folder: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     model = SSD(ModelConfig(preset("paper_coco"), CLASSES, BackboneConfig("tiny"))).eval()
     save_bundle(bundle, Bundle(model))
-    finder = replace(knowing(work), digest=bundle_digest(bundle), path=str(bundle))
-    find(work, finder, anew=True)
-    judge(work)
+    finder = replace(oracle_spec(work), digest=bundle_digest(bundle), path=str(bundle))
+    run_detect(work, finder, overwrite=True)
+    run_evaluate(work)
     point = load_operating_point(bundle, bundle_digest(bundle))
     assert point is not None
     assert point.to_json() == (work.context.folder("evaluate").path / OPERATING_POINT_FILE).read_bytes()
@@ -129,51 +129,51 @@ def test_the_operating_point_goes_beside_the_bundle_and_chooses(work: Workplace,
 
 
 def test_what_was_cut_short_after_the_tables_is_done_by_the_next(
-    work: Workplace, monkeypatch: pytest.MonkeyPatch
+    work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = work.context.folder("evaluate").path
     with monkeypatch.context() as patch:
         patch.setattr(evaluate, "_conclude", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            judge(work)
+            run_evaluate(work)
     assert not (folder / OPERATING_POINT_FILE).exists()
-    assert not judge(work).changed
+    assert not run_evaluate(work).changed
     point = (folder / OPERATING_POINT_FILE).read_bytes()
     (folder / "suspicious_labels.csv").unlink()
     (folder / OPERATING_POINT_FILE).unlink()
-    judge(work)
+    run_evaluate(work)
     assert (folder / OPERATING_POINT_FILE).read_bytes() == point
     assert (folder / "suspicious_labels.csv").exists()
 
 
-def test_what_was_judged_without_mlflow_is_told_later(work: Workplace, tmp_path: Path) -> None:
+def test_what_was_judged_without_mlflow_is_told_later(work: Workspace, tmp_path: Path) -> None:
     from pipeline.tracking.registry import open_store
 
     bundle = tmp_path / "bundle"
     save_bundle(bundle, Bundle(SSD(ModelConfig(preset("paper_coco"), CLASSES, BackboneConfig("tiny"))).eval()))
-    find(work, replace(knowing(work), digest=bundle_digest(bundle), path=str(bundle)), anew=True)
-    judge(work)
+    run_detect(work, replace(oracle_spec(work), digest=bundle_digest(bundle), path=str(bundle)), overwrite=True)
+    run_evaluate(work)
     uri = f"sqlite:///{tmp_path / 'runs.db'}"
     tracked = replace(work, context=replace(work.context, tracking=uri))
-    assert not judge(tracked).changed
+    assert not run_evaluate(tracked).changed
     (run,) = open_store(uri).runs()
     assert (run.name, run.metrics["test.voc11_50"] > 0.5) == ("evaluate", True)
-    assert any("becomes no version of facade" in line for line in work.said)
-    judge(tracked)
+    assert any("becomes no version of facade" in line for line in work.messages)
+    run_evaluate(tracked)
     assert len(list(open_store(uri).runs())) == 1
 
 
-def test_photos_that_could_not_be_looked_at_are_told(work: Workplace) -> None:
-    find(work, limit=4, anew=True)
+def test_photos_that_could_not_be_looked_at_are_told(work: Workspace) -> None:
+    run_detect(work, limit=4, overwrite=True)
     folder = work.context.folder("detect")
     assert len(folder.read("photos")) > 4, "a limit takes nothing away"
     shutil.rmtree(folder.path)
-    find(work, limit=4)
-    judge(work)
-    assert any("rejected or not looked at" in line for line in work.said)
+    run_detect(work, limit=4)
+    run_evaluate(work)
+    assert any("rejected or not looked at" in line for line in work.messages)
 
 
-def test_where_nothing_is_to_be_found_there_are_no_figures(work: Workplace) -> None:
+def test_where_nothing_is_to_be_found_there_are_no_figures(work: Workspace) -> None:
     ids = {row["image_id"] for row in work.rows("index", "images")}
     rows = [
         f"{box['image_id']},{box['label']},{box['xmin']},{box['ymin']},{box['xmax']},{box['ymax']}\n"
@@ -181,13 +181,13 @@ def test_where_nothing_is_to_be_found_there_are_no_figures(work: Workplace) -> N
     ]
     (work.context.work / "corrections.csv").write_text(f"image_id,label,xmin,ymin,xmax,ymax\n{''.join(rows)}")
     work.extract()
-    outcome = judge(work)
+    outcome = run_evaluate(work)
     assert 0 < outcome.rows_in < len(ids)
-    assert any("no box to find" in line for line in work.said)
+    assert any("no box to find" in line for line in work.messages)
 
 
 def test_classes_that_a_dataset_does_not_label_are_left_out() -> None:
-    judged = noisy(40, 1).judged
+    judged = make_noisy_evaluation(40, 1).data
     labelled = np.ones((40, 4), np.bool_)
     labelled[:20, 1] = False
     kept = labelled[judged.ground_truths.images, judged.ground_truths.labels]
@@ -196,7 +196,7 @@ def test_classes_that_a_dataset_does_not_label_are_left_out() -> None:
     part = replace(judged, ground_truths=truths, box_ids=judged.box_ids.filter(pa.array(kept)))
     scores = headline_rows(score_rows(part, 0), "test")
     counted = part.select_split("test")
-    whole = voc_ap(match_rows(counted.detections, counted.ground_truths), 0.5, 11)
+    whole = voc_ap(match_arrays(counted.detections, counted.ground_truths), 0.5, 11)
     assert scores["building"]["value"] == pytest.approx(whole.by_label[1])
     kinds = evaluate_images(part, "m", 0)["detection_matches"].to_pylist()
     hidden = {f"drawn/{n:05d}" for n in range(20)}
@@ -204,7 +204,7 @@ def test_classes_that_a_dataset_does_not_label_are_left_out() -> None:
 
 
 def test_parts_add_up_to_the_whole() -> None:
-    judged = noisy(40, 2).judged
+    judged = make_noisy_evaluation(40, 2).data
     rows = score_rows(judged, 0)
     for label in CLASSES:
         whole = headline_rows(rows, "test")[label]["positives"]
@@ -216,7 +216,7 @@ def test_parts_add_up_to_the_whole() -> None:
 
 
 def test_tables_of_nothing_found_and_of_one_photo() -> None:
-    judged = noisy(2, 3, splits=("test",)).judged
+    judged = make_noisy_evaluation(2, 3, splits=("test",)).data
     one = judged.select_images(np.array([True, False]))
     tables = evaluate_images(one, "m", 10)
     assert {name: table.schema for name, table in tables.items()} == {name: SCHEMAS[name] for name in tables}

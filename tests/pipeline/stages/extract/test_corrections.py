@@ -9,20 +9,20 @@ from pipeline.datasets.synthetic.cards import BOX_CARD
 from pipeline.errors import UsageError
 from pipeline.stages.extract.corrections import read_corrections
 
-from ....conftest import Workplace
+from ....conftest import Workspace
 
 HEAD = "rank,kind,image_id,label,sure,xmin,ymin,xmax,ymax\n"
 
 
 @pytest.fixture
-def work(workplace: Callable[..., Workplace], drawn: Path) -> Workplace:
+def work(workplace: Callable[..., Workspace], drawn: Path) -> Workspace:
     made = workplace()
     made.index(drawn, BOX_CARD)
     made.extract()
     return made
 
 
-def test_a_label_is_ignored_and_a_missing_one_is_added(work: Workplace) -> None:
+def test_a_label_is_ignored_and_a_missing_one_is_added(work: Workspace) -> None:
     before = {row["box_id"]: row for row in work.rows("extract", "boxes")}
     window = next(row for row in before.values() if row["label"] == "window")
     box = ",".join(f"{window[name]:.2f}" for name in ("xmin", "ymin", "xmax", "ymax"))
@@ -38,14 +38,14 @@ def test_a_label_is_ignored_and_a_missing_one_is_added(work: Workplace) -> None:
     (new,) = (row for name, row in after.items() if name not in before)
     assert (new["image_id"], new["label"], new["ignore"], new["source"]) == (image, "door", True, "correction")
     assert (new["xmin"], new["ymin"], new["xmax"], new["ymax"], new["truncated"]) == (1, 2, 9, 240, True)
-    assert any("1 images of" in line and "nowhere" in line for line in work.said)
+    assert any("1 images of" in line and "nowhere" in line for line in work.messages)
     assert not work.extract().changed
     path.unlink()
     assert work.extract().changed
     assert work.rows("extract", "boxes") == list(before.values())
 
 
-def test_of_a_wrong_class_both_are_ignored(work: Workplace) -> None:
+def test_of_a_wrong_class_both_are_ignored(work: Workspace) -> None:
     door = next(row for row in work.rows("extract", "boxes") if row["label"] == "door")
     box = ",".join(f"{door[name]:.2f}" for name in ("xmin", "ymin", "xmax", "ymax"))
     text = f"image_id,label,found_label,xmin,ymin,xmax,ymax\n{door['image_id']},door,window,{box}\n"
@@ -58,7 +58,7 @@ def test_of_a_wrong_class_both_are_ignored(work: Workplace) -> None:
 @pytest.mark.parametrize(
     ("row", "sentence"), [("windows,1,1,9,9", "no label 'windows', it has building"), ("window,500,1,510,9", "outside")]
 )
-def test_what_an_annotation_could_not_show_is_refused(work: Workplace, row: str, sentence: str) -> None:
+def test_what_an_annotation_could_not_show_is_refused(work: Workspace, row: str, sentence: str) -> None:
     image = work.rows("extract", "boxes")[0]["image_id"]
     (work.context.work / "corrections.csv").write_text(f"image_id,label,xmin,ymin,xmax,ymax\n{image},{row}\n")
     with pytest.raises(UsageError, match=sentence):

@@ -14,7 +14,7 @@ from pipeline.stages.extract.box_agreement import boxes_by_image, measure_agreem
 
 
 @pytest.fixture
-def extracted(workplace: Callable, drawn: Path, cards: tuple[str, str]):
+def extracted_work(workplace: Callable, drawn: Path, cards: tuple[str, str]):
     work = workplace()
     for card in cards:
         work.index(drawn, card)
@@ -22,8 +22,8 @@ def extracted(workplace: Callable, drawn: Path, cards: tuple[str, str]):
     return work
 
 
-def test_masks_give_the_exact_boxes_where_nothing_stands_in_front(extracted) -> None:
-    folder = extracted.context.folder("extract")
+def test_masks_give_the_exact_boxes_where_nothing_stands_in_front(extracted_work) -> None:
+    folder = extracted_work.context.folder("extract")
     found, true = folder.read("boxes", "drawn"), folder.read("boxes", "drawn_boxes")
     for label in ("building", "window", "door"):
         result = measure_agreement(boxes_by_image(found, label), boxes_by_image(true, label), (0.5, 0.99))
@@ -32,9 +32,9 @@ def test_masks_give_the_exact_boxes_where_nothing_stands_in_front(extracted) -> 
         assert result.recall(0.99) >= 0.8
 
 
-def test_rows_follow_the_contract(extracted) -> None:
-    rows = extracted.rows("extract", "boxes", "drawn")
-    images = {row["image_id"]: row for row in extracted.rows("index", "images")}
+def test_rows_follow_the_contract(extracted_work) -> None:
+    rows = extracted_work.rows("extract", "boxes", "drawn")
+    images = {row["image_id"]: row for row in extracted_work.rows("index", "images")}
     assert len({row["box_id"] for row in rows}) == len(rows)
     for row in rows:
         image = images[row["image_id"]]
@@ -47,21 +47,21 @@ def test_rows_follow_the_contract(extracted) -> None:
         assert row["truncated"] == touches
         assert 0 < row["area_px"] <= (row["xmax"] - row["xmin"]) * (row["ymax"] - row["ymin"])
         assert (row["source"], row["recipe"]) == ("index_mask", "components")
-    true = extracted.rows("extract", "boxes", "drawn_boxes")
+    true = extracted_work.rows("extract", "boxes", "drawn_boxes")
     assert {(row["source"], row["recipe"], row["area_px"]) for row in true} == {("yolo", "true", None)}
 
 
-def test_every_image_is_accounted_for(extracted) -> None:
-    counted = {row["image_id"]: row["boxes"] for row in extracted.rows("extract", "extraction_log")}
+def test_every_image_is_accounted_for(extracted_work) -> None:
+    counted = {row["image_id"]: row["boxes"] for row in extracted_work.rows("extract", "extraction_log")}
     assert len(counted) == 20
-    ids = [row["image_id"] for row in extracted.rows("extract", "boxes")]
+    ids = [row["image_id"] for row in extracted_work.rows("extract", "boxes")]
     assert {image: ids.count(image) for image in counted} == counted
 
 
-def test_a_second_run_does_nothing_and_other_settings_do(extracted) -> None:
-    same, other = extracted.extract(bridge=0.03), extracted.extract(recipe="epfl")
+def test_a_second_run_does_nothing_and_other_settings_do(extracted_work) -> None:
+    same, other = extracted_work.extract(bridge=0.03), extracted_work.extract(recipe="epfl")
     assert (same.changed, other.changed) == (False, True)
-    assert {row["recipe"] for row in extracted.rows("extract", "boxes", "drawn")} == {"epfl"}
+    assert {row["recipe"] for row in extracted_work.rows("extract", "boxes", "drawn")} == {"epfl"}
     assert other.modified > 0
 
 

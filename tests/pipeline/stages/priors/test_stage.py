@@ -117,33 +117,33 @@ def test_jittered_boxes_stay_inside_and_keep_their_classes() -> None:
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def large_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("many")
     write_dataset(folder, 40, seed=8, width=320, height=240)
     return folder
 
 
 @pytest.fixture
-def described(workplace: Callable, many: Path, cards: tuple[str, str]):
+def described_work(workplace: Callable, large_dataset: Path, cards: tuple[str, str]):
     work = workplace()
-    work.index(many, cards[1])
+    work.index(large_dataset, cards[1])
     work.extract()
     describe.run(work.context, describe.DescribeConfig())
     return work
 
 
-def test_the_stage_writes_what_train_takes(described) -> None:
-    outcome = priors.run(described.context, PriorsConfig())
+def test_the_stage_writes_what_train_takes(described_work) -> None:
+    outcome = priors.run(described_work.context, PriorsConfig())
     assert (outcome.rows_in, outcome.rows_out, outcome.rejected) == (6, 6, 0)
-    path = described.context.work / "priors/priors.json"
+    path = described_work.context.work / "priors/priors.json"
     value = json.loads(path.read_text())
     assert set(value["specs"]) == {"greedy", "statistics", "paper_voc", "paper_coco", "epfl_table", "epfl_code"}
     assert PriorSpec.from_json(value["specs"][value["chosen"]]).input_size == (300, 300)
     assert {row["split"] for row in value["coverage"]} == {"train", "val", "test"}
-    assert any("8752 priors by this table, 8732 by the report's Table II" in line for line in described.said)
+    assert any("8752 priors by this table, 8732 by the report's Table II" in line for line in described_work.said)
     assert (path.parent / "figures/coverage.png").stat().st_size > 5000
     path.unlink()
-    assert priors.run(described.context, PriorsConfig()).changed is False
+    assert priors.run(described_work.context, PriorsConfig()).changed is False
     assert json.loads(path.read_text()) == value
 
 
@@ -151,9 +151,9 @@ def test_the_stage_writes_what_train_takes(described) -> None:
     ("config", "count"),
     [({"stride4": True}, 31232), ({"maps": ((38, 8, 2), (10, 32, 5))}, 2 * 38 * 38 + 500)],
 )
-def test_any_budget_and_a_stride_4_map(described, config: dict, count: int) -> None:
-    priors.run(described.context, PriorsConfig(**config))
-    rows = {row["name"]: row["priors"] for row in described.rows("priors", "specs")}
+def test_any_budget_and_a_stride_4_map(described_work, config: dict, count: int) -> None:
+    priors.run(described_work.context, PriorsConfig(**config))
+    rows = {row["name"]: row["priors"] for row in described_work.rows("priors", "specs")}
     assert 0.9 * count < rows["greedy"] <= count
 
 
@@ -163,9 +163,9 @@ def test_maps_that_cannot_be_are_refused(maps: tuple) -> None:
         PriorsConfig(maps=maps)
 
 
-def test_before_describe_it_says_what_to_run(workplace: Callable, many: Path, cards: tuple[str, str]) -> None:
+def test_before_describe_it_says_what_to_run(workplace: Callable, large_dataset: Path, cards: tuple[str, str]) -> None:
     work = workplace()
-    work.index(many, cards[1])
+    work.index(large_dataset, cards[1])
     work.extract()
     with pytest.raises(FacadeError, match="run `facade describe` first"):
         priors.run(work.context, PriorsConfig())

@@ -19,9 +19,9 @@ from pipeline.models.operating_point import load_operating_point
 from pipeline.stages.report.model_card import write_model_card
 from ssd import SSD, BackboneConfig, Bundle, ModelConfig, bundle_digest, load_bundle, preset, save_bundle
 
-from ....conftest import Workplace
+from ....conftest import Workspace
 from ...noise_model import CLASSES
-from ...oracle_detector import find, judge, knowing
+from ...oracle_detector import oracle_spec, run_detect, run_evaluate
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +36,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(tmp_path: Path) -> Path:
     """A bundle that says it has learnt from the drawn streets."""
     network = SSD(ModelConfig(preset("paper_coco"), CLASSES, BackboneConfig("tiny"))).eval()
-    about = {"data": {"datasets": ["drawn_boxes"]}, "start": {"from": "none"}, "train": {"epochs": 7}}
+    about = {"data": {"datasets": ["drawn_boxes"]}, "init_weights": {"from": "none"}, "train": {"epochs": 7}}
     save_bundle(tmp_path / "bundle", Bundle(network, trained=about))
     return tmp_path / "bundle"
 
 
-def judged(make: Callable[..., Workplace], name: str, folder: Path, bundle: Path, card: str = BOX_CARD) -> Workplace:
+def judged(make: Callable[..., Workspace], name: str, folder: Path, bundle: Path, card: str = BOX_CARD) -> Workspace:
     """A work folder where a bundle that knows what is true was judged."""
     work = make(name)
     work.index(folder, card)
     work.extract()
-    find(work, replace(knowing(work), digest=bundle_digest(bundle), path=str(bundle)), anew=True)
-    judge(work)
+    run_detect(work, replace(oracle_spec(work), digest=bundle_digest(bundle), path=str(bundle)), overwrite=True)
+    run_evaluate(work)
     return work
 
 
@@ -59,7 +59,7 @@ def rows_of(card: str, section: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[0].splitlines()[2:]]
 
 
-def test_figures_are_those_of_the_tables(workplace: Callable[..., Workplace], folder: Path, bundle: Path) -> None:
+def test_figures_are_those_of_the_tables(workplace: Callable[..., Workspace], folder: Path, bundle: Path) -> None:
     work = judged(workplace, "work", folder, bundle)
     path = write_model_card(bundle, [work.context.work], "## What it is not\n\nA surveyor.")
     card = path.read_text()
@@ -79,7 +79,7 @@ def test_figures_are_those_of_the_tables(workplace: Callable[..., Workplace], fo
 
 
 def test_selected_by_the_bundles_own_thresholds(
-    workplace: Callable[..., Workplace], folder: Path, bundle: Path
+    workplace: Callable[..., Workspace], folder: Path, bundle: Path
 ) -> None:
     work = judged(workplace, "work", folder, bundle)
     card = write_model_card(bundle, [work.context.work], "").read_text()
@@ -109,7 +109,7 @@ def test_selected_by_the_bundles_own_thresholds(
 
 @pytest.mark.parametrize(("seed", "told"), [(5, "strangers, *never learnt from*"), (4, "strangers")])
 def test_a_set_never_learnt_from_says_so_unless_its_photos_are_of_another(
-    workplace: Callable[..., Workplace], folder: Path, bundle: Path, tmp_path: Path, seed: int, told: str
+    workplace: Callable[..., Workspace], folder: Path, bundle: Path, tmp_path: Path, seed: int, told: str
 ) -> None:
     write_dataset(tmp_path / "others", 60, seed=seed, width=160, height=120)
     first = judged(workplace, "first", folder, bundle)
@@ -123,7 +123,7 @@ def test_a_set_never_learnt_from_says_so_unless_its_photos_are_of_another(
 
 
 def test_what_another_model_found_is_refused(
-    workplace: Callable[..., Workplace], folder: Path, bundle: Path, tmp_path: Path
+    workplace: Callable[..., Workspace], folder: Path, bundle: Path, tmp_path: Path
 ) -> None:
     work = judged(workplace, "work", folder, bundle)
     network = SSD(ModelConfig(preset("paper_voc"), CLASSES, BackboneConfig("tiny"))).eval()
@@ -145,13 +145,13 @@ def test_what_another_model_found_is_refused(
         ({"data": {"datasets": ["drawn_boxes", "secrets"]}}, "has learnt from secrets too"),
         ({"data": {"datasets": ["drawn_boxes"], "photos": {"train": 60}}}, "has learnt from all photos"),
         (
-            {"data": {"datasets": ["drawn_boxes"]}, "start": {"trained": {"data": {"datasets": ["old"]}}}},
+            {"data": {"datasets": ["drawn_boxes"]}, "init_weights": {"trained": {"data": {"datasets": ["old"]}}}},
             "from old too",
         ),
     ],
 )
 def test_what_it_learnt_from_is_not_left_out(
-    workplace: Callable[..., Workplace], folder: Path, bundle: Path, about: dict[str, Any], message: str
+    workplace: Callable[..., Workspace], folder: Path, bundle: Path, about: dict[str, Any], message: str
 ) -> None:
     save_bundle(bundle, replace(load_bundle(bundle), trained=about))
     work = judged(workplace, "work", folder, bundle)
@@ -160,7 +160,7 @@ def test_what_it_learnt_from_is_not_left_out(
 
 
 def test_where_nothing_is_known_nothing_is_claimed(
-    workplace: Callable[..., Workplace], folder: Path, bundle: Path
+    workplace: Callable[..., Workspace], folder: Path, bundle: Path
 ) -> None:
     save_bundle(bundle, replace(load_bundle(bundle), trained={"source": {"file": "ssd.pth"}}))
     odd = BOX_CARD.replace("Apache-2.0", "a | b")

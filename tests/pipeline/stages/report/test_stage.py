@@ -53,8 +53,8 @@ from pipeline.storage.manifest import Manifest, Shard
 from pipeline.storage.schemas import table_from_rows
 from pipeline.tracking.run_logger import OFF
 
-from ...browser import Browser, chromium
-from ...noise_model import noisy
+from ...browser import Browser, find_chromium
+from ...noise_model import make_noisy_evaluation
 
 EVIL = """<script>alert(1)</script>"onload='x'&"""
 LABELS = ("building", "window", "door")
@@ -72,14 +72,14 @@ def put(context: Context, stage: str, settings: Mapping[str, Any], **tables: lis
 
 
 def test_what_comes_from_data_is_escaped() -> None:
-    whole = render_page(
+    full_report = render_page(
         EVIL,
         EVIL,
         [Section("a", EVIL, join_html(definition_list([(EVIL, EVIL)]), table([EVIL], [[EVIL]], EVIL), EVIL))],
     )
-    assert "<script" not in whole
-    assert "onload='" not in whole
-    assert whole.count("&lt;script&gt;") == 13
+    assert "<script" not in full_report
+    assert "onload='" not in full_report
+    assert full_report.count("&lt;script&gt;") == 13
     assert tag("p", "a<b", tag("i", "&"), class_='"') == '<p class="&quot;">a&lt;b<i>&amp;</i></p>'
     assert tag("p", str(tag("i", "x"))) == "<p>&lt;i&gt;x&lt;/i&gt;</p>"  # what is no Html any more is only text
     assert EVIL not in swatch(EVIL)
@@ -171,7 +171,7 @@ def test_confusion_with_a_known_answer() -> None:
 
 
 def test_confusion_counts_everything_once() -> None:
-    tables = evaluate.evaluate_images(noisy(20, 3).judged, "model", 0)
+    tables = evaluate.evaluate_images(make_noisy_evaluation(20, 3).data, "model", 0)
     cells = count_confusion(tables["detection_matches"], tables["ground_truths"])
     chosen = [row for row in tables["detection_matches"].to_pylist() if row["selected"] and row["outcome"] != "ignored"]
     for label in LABELS:
@@ -222,11 +222,11 @@ def test_a_work_folder_with_an_index_says_what_to_run(drawn: Path, cards: tuple,
     place = workplace("a b")
     place.index(drawn, cards[1])
     first = report.run(place.context, report.ReportConfig())
-    whole = Path(first.outputs["render_page"]).read_text()
+    full_report = Path(first.outputs["render_page"]).read_text()
     assert (first.changed, first.rows_in, first.rows_out, first.rejected) == (True, 10, 10, 0)
     for stage in ("extract", "describe", "priors", "train", "evaluate"):
-        assert f"<code>facade {stage} --work &#x27;{place.context.work}&#x27;</code>" in whole
-    assert f"<code>facade detect &#x27;{place.context.work}&#x27;</code>" in whole
+        assert f"<code>facade {stage} --work &#x27;{place.context.work}&#x27;</code>" in full_report
+    assert f"<code>facade detect &#x27;{place.context.work}&#x27;</code>" in full_report
     stamp = Path(first.outputs["render_page"]).stat().st_mtime_ns
     again = report.run(place.context, report.ReportConfig())
     assert (again.changed, again.digest) == (False, first.digest)
@@ -263,7 +263,7 @@ def test_tables_that_are_older_than_their_sources_are_told(workplace: Callable) 
 
 
 @pytest.fixture(scope="module")
-def whole(drawn: Path, cards: tuple, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def full_report(drawn: Path, cards: tuple, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a work folder in which everything has run, or as good as."""
     context = Context(tmp_path_factory.mktemp("report") / "work", WorkerConfig(count=0), OFF, disk_retry_seconds=0.0)
     card = parse_card(cards[1], "test")
@@ -287,7 +287,9 @@ def _trained(context: Context) -> None:
     rows = [{"epoch": float(n), "train.loss": 5.0 / n, "val.loss": 6.0 / n, "val.map50": 0.1 * n} for n in (1, 2, 3)]
     history = {"rows": rows, "best": 3, "val": {"map50": 0.3, "ap50.window": 0.3}, "test": {}, "digest": "d"}
     write_json(run / "history.json", history, context)
-    write_json(run / "bundle" / "model.json", {"trained": {"name": "demo-1", "start": {"from": "none"}}}, context)
+    write_json(
+        run / "bundle" / "model.json", {"trained": {"name": "demo-1", "init_weights": {"from": "none"}}}, context
+    )
     draw_training(rows, 3, run / "figures")
 
 
@@ -308,8 +310,8 @@ def _found(context: Context) -> None:
     save_picture(sheet, context.folder("detect").path / "previews" / "contact_sheet.jpg")
 
 
-def test_a_page_with_everything_needs_nothing_else(whole: Path) -> None:
-    text = whole.read_text()
+def test_a_page_with_everything_needs_nothing_else(full_report: Path) -> None:
+    text = full_report.read_text()
     assert "Not yet" not in text
     assert "is older than" not in text
     assert text.count("<img ") >= 18
@@ -324,7 +326,7 @@ def test_a_page_with_everything_needs_nothing_else(whole: Path) -> None:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if (program := chromium()) is None:
+    if (program := find_chromium()) is None:
         pytest.skip("no Chromium is installed: pages are not looked at")
     opened = Browser(program, tmp_path_factory.mktemp("profile"))
     yield opened
@@ -332,28 +334,30 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.mark.parametrize("width", [400, 1280])
-def test_a_browser_shows_it_and_asks_for_nothing(whole: Path, browser: Browser, width: int) -> None:
+def test_a_browser_shows_it_and_asks_for_nothing(full_report: Path, browser: Browser, width: int) -> None:
     papers = set()
     for scheme in ("light", "dark"):
-        browser.open(whole, width, scheme=scheme)
-        assert browser.value("document.documentElement.scrollWidth <= innerWidth")
-        papers.add(browser.value("getComputedStyle(document.body).backgroundColor"))
+        browser.open(full_report, width, scheme=scheme)
+        assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        papers.add(browser.evaluate("getComputedStyle(document.body).backgroundColor"))
         assert (
-            browser.value("getComputedStyle(document.querySelector('.chart .card')).backgroundColor")
+            browser.evaluate("getComputedStyle(document.querySelector('.chart .card')).backgroundColor")
             == "rgb(255, 255, 255)"
         )
     assert len(papers) == 2
     loaded = "Promise.all([...document.images].map(one => one.decode())).then(() => document.images.length)"
-    browser.value("document.querySelectorAll('img').forEach(one => one.loading = 'eager')")
-    assert browser.value(loaded) >= 18
-    assert browser.requests == [whole.as_uri()]
+    browser.evaluate("document.querySelectorAll('img').forEach(one => one.loading = 'eager')")
+    assert browser.evaluate(loaded) >= 18
+    assert browser.requests == [full_report.as_uri()]
     assert browser.messages == []
 
 
-def test_the_policy_forbids_scripts_and_addresses(whole: Path, browser: Browser) -> None:
-    browser.open(whole, 400)
-    browser.value("var one = document.createElement('script'); one.textContent = 'seen = 1'; document.body.append(one)")
-    assert browser.value("typeof seen") == "undefined"
-    browser.value("document.body.append(Object.assign(new Image(), {src: 'file:///etc/hostname'}))")
+def test_the_policy_forbids_scripts_and_addresses(full_report: Path, browser: Browser) -> None:
+    browser.open(full_report, 400)
+    browser.evaluate(
+        "var one = document.createElement('script'); one.textContent = 'seen = 1'; document.body.append(one)"
+    )
+    assert browser.evaluate("typeof seen") == "undefined"
+    browser.evaluate("document.body.append(Object.assign(new Image(), {src: 'file:///etc/hostname'}))")
     assert len(browser.messages) >= 1
     assert all("Content Security Policy" in one["entry"]["text"] for one in browser.messages)

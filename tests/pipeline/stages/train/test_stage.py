@@ -26,17 +26,17 @@ from pipeline.stages.train.plan import make_plan
 from pipeline.stages.train.sweep import load_sweep, run_sweep
 from ssd import load_bundle, load_task, read_history
 
-from ....conftest import Result, Workplace
+from ....conftest import CommandResult, Workspace
 
 QUICK = {"preset": "demo", "priors": "paper_coco", "epochs": 2, "batch": 2, "validate_every": 1, "device": "cpu"}
-Prepared = Callable[..., Workplace]
+Prepared = Callable[..., Workspace]
 
 
 @pytest.fixture
-def prepared(workplace: Callable[..., Workplace], drawn: Path, cards: Sequence[str]) -> Prepared:
+def make_prepared_work(workplace: Callable[..., Workspace], drawn: Path, cards: Sequence[str]) -> Prepared:
     """Makes work folders with the boxes of the drawn photos in them."""
 
-    def make(root: Path = drawn, text: str = cards[1], **context: Any) -> Workplace:
+    def make(root: Path = drawn, text: str = cards[1], **context: Any) -> Workspace:
         place = workplace(**context)
         place.index(root, text)
         place.extract()
@@ -45,12 +45,12 @@ def prepared(workplace: Callable[..., Workplace], drawn: Path, cards: Sequence[s
     return make
 
 
-def trained(place: Workplace, resume: bool = False, **changes: Any) -> Outcome:
+def trained(place: Workspace, resume: bool = False, **changes: Any) -> Outcome:
     return train.run(place.context, TrainConfig(**{**QUICK, **changes}), resume)
 
 
-def test_boxes_become_a_bundle_once(prepared: Prepared) -> None:
-    place = prepared()
+def test_boxes_become_a_bundle_once(make_prepared_work: Prepared) -> None:
+    place = make_prepared_work()
     outcome = trained(place)
     assert (outcome.stage, outcome.changed, outcome.rows_in, outcome.rows_out) == ("train", True, 10, 10)
     out = Path(outcome.outputs["bundle"]).parent
@@ -67,7 +67,7 @@ def test_boxes_become_a_bundle_once(prepared: Prepared) -> None:
         if any(row["split"] == split for row in place.rows("index", "images"))
     }
     assert bundle.trained["train"]["preset"] == "demo"
-    assert any("epoch 2 of 2: loss" in line for line in place.said)
+    assert any("epoch 2 of 2: loss" in line for line in place.messages)
     again = trained(place)
     assert (again.changed, again.digest) == (False, outcome.digest)
     other = trained(place, seed=1)
@@ -76,23 +76,23 @@ def test_boxes_become_a_bundle_once(prepared: Prepared) -> None:
     assert (place.context.work / "train" / "latest").resolve() == Path(other.outputs["bundle"]).parent.resolve()
 
 
-def test_all_photos_may_be_learnt_from(prepared: Prepared) -> None:
-    place = prepared()
+def test_all_photos_may_be_learnt_from(make_prepared_work: Prepared) -> None:
+    place = make_prepared_work()
     bundle = load_bundle(Path(trained(place, everything=True, epochs=1).outputs["bundle"]))
     assert bundle.trained["data"]["photos"] == {"train": 10}
     assert (bundle.trained["val"], bundle.trained["test"]) == ({}, {})
 
 
-def test_the_same_boxes_and_settings_give_the_same_bundle(prepared: Prepared) -> None:
-    first, second = trained(prepared(name="one")), trained(prepared(name="two"))
+def test_the_same_boxes_and_settings_give_the_same_bundle(make_prepared_work: Prepared) -> None:
+    first, second = trained(make_prepared_work(name="one")), trained(make_prepared_work(name="two"))
     one, two = (load_bundle(Path(outcome.outputs["bundle"])).model.state_dict() for outcome in (first, second))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_several_datasets_with_weights_and_classes_of_their_own(
-    prepared: Prepared, drawn: Path, cards: Sequence[str]
+    make_prepared_work: Prepared, drawn: Path, cards: Sequence[str]
 ) -> None:
-    place = prepared()
+    place = make_prepared_work()
     openings = cards[1].replace('"drawn_boxes"', '"openings"').replace('0 = "building"', '0 = "other"')
     place.index(drawn, openings.replace('["building", "window", "door"]', '["window", "door"]'))
     place.extract()
@@ -109,8 +109,8 @@ def test_several_datasets_with_weights_and_classes_of_their_own(
     assert labelled == {"drawn_boxes": [True] * 4, "openings": [True, False, True, True]}
 
 
-def test_priors_are_those_that_were_chosen(prepared: Prepared) -> None:
-    place = prepared()
+def test_priors_are_those_that_were_chosen(make_prepared_work: Prepared) -> None:
+    place = make_prepared_work()
     with pytest.raises(FacadeError, match=r"priors.json is not there; run `facade priors` first"):
         trained(place, priors="chosen")
     with pytest.raises(UsageError, match=r"nowhere\.json"):
@@ -121,7 +121,7 @@ def test_priors_are_those_that_were_chosen(prepared: Prepared) -> None:
         trained(place, priors=str(_written_priors(place)))
 
 
-def _written_priors(place: Workplace) -> Path:
+def _written_priors(place: Workspace) -> Path:
     """Priors for maps that no network here has."""
     from ssd import preset
 
@@ -141,36 +141,36 @@ def _written_priors(place: Workplace) -> Path:
         ({"augmentation": {"wild": 1}}, r"settings \[train\]: .*wild"),
         ({"batch": 1}, "two photos a batch or more"),
         ({"batch": 64}, r"There are \d photos to learn from, fewer than a batch of 64"),
-        ({"start": "imagenet"}, "tiny has no weights of ImageNet"),
-        ({"start": "nowhere.safetensors"}, "nowhere.safetensors"),
+        ({"init_weights": "imagenet"}, "tiny has no weights of ImageNet"),
+        ({"init_weights": "nowhere.safetensors"}, "nowhere.safetensors"),
     ],
 )
-def test_what_cannot_be_trained_is_told(prepared: Prepared, changes: dict[str, Any], message: str) -> None:
-    place = prepared()
+def test_what_cannot_be_trained_is_told(make_prepared_work: Prepared, changes: dict[str, Any], message: str) -> None:
+    place = make_prepared_work()
     with pytest.raises((FacadeError, UsageError, OSError), match=message) as caught:
         trained(place, **changes)
     assert "\n" not in str(caught.value)
 
 
-def test_an_empty_train_split_is_told(prepared: Prepared, cards: Sequence[str]) -> None:
-    place = prepared(text=cards[1] + "\n[splits]\nshares = [0.0, 0.5, 0.5]\n")
+def test_an_empty_train_split_is_told(make_prepared_work: Prepared, cards: Sequence[str]) -> None:
+    place = make_prepared_work(text=cards[1] + "\n[splits]\nshares = [0.0, 0.5, 0.5]\n")
     with pytest.raises(FacadeError, match="of 10 images none is in the train split; index more photos"):
         trained(place)
 
 
-def test_weights_of_another_network_are_told(prepared: Prepared, tmp_path: Path) -> None:
+def test_weights_of_another_network_are_told(make_prepared_work: Prepared, tmp_path: Path) -> None:
     save_file({"features.0.weight": torch.zeros(3, 3, 3, 3)}, tmp_path / "trunk.safetensors")
     with pytest.raises(FacadeError, match=r"A trunk for mobilenet_v2 has tensors named features.N as torchvision's"):
-        trained(prepared(), backbone="mobilenet_v2", start=str(tmp_path / "trunk.safetensors"))
+        trained(make_prepared_work(), backbone="mobilenet_v2", start=str(tmp_path / "trunk.safetensors"))
 
 
-def test_photos_that_are_gone_are_rejected_and_counted(prepared: Prepared, drawn_copy: Path) -> None:
-    place = prepared(drawn_copy, max_rejected=0.3)
+def test_photos_that_are_gone_are_rejected_and_counted(make_prepared_work: Prepared, drawn_copy: Path) -> None:
+    place = make_prepared_work(drawn_copy, max_rejected=0.3)
     gone = sorted((drawn_copy / "photos").iterdir())[0]
     gone.unlink()
     outcome = trained(place, epochs=1)
     assert (outcome.rows_in, outcome.rows_out, outcome.rejected) == (10, 9, 1)
-    assert any("1 of 10 photos were rejected, the first is" in line for line in place.said)
+    assert any("1 of 10 photos were rejected, the first is" in line for line in place.messages)
     again = trained(place, epochs=1)
     assert (again.changed, again.rows_out, again.rejected) == (False, 9, 1)
     assert len(pq.read_table(Path(outcome.outputs["bundle"]).parent / "rejected.parquet")) == 1
@@ -180,26 +180,26 @@ def test_photos_that_are_gone_are_rejected_and_counted(prepared: Prepared, drawn
         trained(place, epochs=1, seed=5)
 
 
-def test_a_box_outside_its_photo_is_rejected(prepared: Prepared) -> None:
-    row = dict(load_training_rows(prepared().context, {}, ()).rows[0])
+def test_a_box_outside_its_photo_is_rejected(make_prepared_work: Prepared) -> None:
+    row = dict(load_training_rows(make_prepared_work().context, {}, ()).rows[0])
     assert isinstance(_decode_photo(row, 600), torch.Tensor)
     wrong = _decode_photo({**row, "boxes": row["boxes"] + 1000}, 600)
     assert "lies outside its photo of 320x240; mend its label" in str(wrong)
 
 
-def test_another_model_is_a_start(prepared: Prepared) -> None:
-    place = prepared()
+def test_another_model_is_a_start(make_prepared_work: Prepared) -> None:
+    place = make_prepared_work()
     first = trained(place, epochs=1)
     second = trained(place, start=first.outputs["bundle"], classes=("window", "door"), epochs=1, lr=1e-9)
-    assert load_bundle(Path(second.outputs["bundle"])).trained["start"]["from"] == "bundle"
-    assert any("The weights know 3 classes, the model 2" in line for line in place.said)
+    assert load_bundle(Path(second.outputs["bundle"])).trained["init_weights"]["from"] == "bundle"
+    assert any("The weights know 3 classes, the model 2" in line for line in place.messages)
     one, two = (load_bundle(Path(outcome.outputs["bundle"])).model.backbone for outcome in (first, second))
     assert torch.allclose(one.stem[0].weight, two.stem[0].weight, atol=1e-4)
 
 
-def test_trained_elsewhere_is_the_same(prepared: Prepared, tmp_path: Path) -> None:
+def test_trained_elsewhere_is_the_same(make_prepared_work: Prepared, tmp_path: Path) -> None:
     """Prepared, trained by a process that has `ssd` only, and taken in: the losses of `facade train`."""
-    here, there = prepared(name="here"), prepared(name="there")
+    here, there = make_prepared_work(name="here"), make_prepared_work(name="there")
     own = trained(here)
     made = remote_training.export_task(there.context, TrainConfig(**QUICK), tmp_path / "task")
     assert made.outputs["task"] == str(tmp_path / "task")
@@ -222,10 +222,13 @@ def test_trained_elsewhere_is_the_same(prepared: Prepared, tmp_path: Path) -> No
 
 
 def test_killed_and_resumed_it_ends_the_same(
-    prepared: Prepared, facade: Callable[..., Result], command: Callable[..., list[str]], tmp_path: Path
+    make_prepared_work: Prepared,
+    facade: Callable[..., CommandResult],
+    command: Callable[..., list[str]],
+    tmp_path: Path,
 ) -> None:
     """The command itself, killed with -9 in mid-epoch, then with --resume."""
-    undisturbed, place = trained(prepared(name="undisturbed"), epochs=3), prepared(name="killed")
+    undisturbed, place = trained(make_prepared_work(name="undisturbed"), epochs=3), make_prepared_work(name="killed")
     sets = [f"--set=train.{key}={value}" for key, value in {**QUICK, "epochs": 3, "checkpoint_minutes": 0}.items()]
     arguments = ["train", "--work", place.context.work, "--tracking", "off"]
     process = subprocess.Popen(
@@ -247,14 +250,14 @@ def test_killed_and_resumed_it_ends_the_same(
     assert "no run that was stopped" in facade(*arguments, "--resume").line["error"]
 
 
-def test_a_sweep_is_a_grid_of_runs(prepared: Prepared, tmp_path: Path) -> None:
-    place = prepared()
+def test_a_sweep_is_a_grid_of_runs(make_prepared_work: Prepared, tmp_path: Path) -> None:
+    place = make_prepared_work()
     file = tmp_path / "mine.toml"
     file.write_text('[train]\nepochs = 1\n[grid]\npriors = ["paper_voc", "paper_coco"]\nseed = [0, 1]\n')
     line = run_sweep(place.context, TrainConfig(**QUICK), str(file))
     assert len(line["stages"]) == 4
     assert len({outcome["digest"] for outcome in line["stages"].values()}) == 4
-    table = [said for said in place.said if said.startswith("  priors paper_")]
+    table = [said for said in place.messages if said.startswith("  priors paper_")]
     assert len(table) == 2
     rows = json.loads(Path(line["outputs"]["table"]).read_text())
     assert [row["given"]["seed"] for row in rows] == [0, 1, 0, 1]
