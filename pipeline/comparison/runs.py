@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.comparison.figures import RunCurves, draw_runs
 from pipeline.comparison.significance import Comparison, Difference, compare
 from pipeline.errors import FacadeError, UsageError
+from pipeline.models.score_format import format_ap
 from pipeline.stages.evaluate.record import TEST_SPLIT, EvaluationRecord
 from pipeline.stages.evaluate.scores import ALL, HEADLINE
 from pipeline.storage.schemas import NAME_KEY, check_schema, conform_to_schema
@@ -43,7 +44,7 @@ def list_runs(store: MlflowStore, limit: int, all_runs: bool, log: Log) -> list[
     }
     rows = [_row(record, trained.get(record.params.get("model", ""), record)) for record in records]
     if rows:
-        cells = [[*_row_head(row), row["what"], _format_score(row["map"], row["low"], row["high"])] for row in rows]
+        cells = [[*_row_head(row), row["what"], format_ap(row["map"], row["low"], row["high"])] for row in rows]
         _log_table([["run", "name", "started (UTC)", "digest", "what", "mAP at IoU .5"], *cells], log)
     else:
         log(f"runs: MLflow has no run{'' if all_runs else ' that was evaluated; --all lists the others too'}")
@@ -238,13 +239,14 @@ def _metric_rows(first: RunRecord, second: RunRecord, split: str) -> Iterator[li
             yield [
                 name,
                 *(
-                    _format_score(*(run.metrics.get(name + end) for end in SCORE_SUFFIXES.values()))
+                    _format_metric(*(run.metrics.get(name + end) for end in SCORE_SUFFIXES.values()))
                     for run in (first, second)
                 ),
             ]
 
 
-def _format_score(value: float | None, low: float | None, high: float | None) -> str:
+def _format_metric(value: float | None, low: float | None, high: float | None) -> str:
+    """Format any metric, not all of which are shares, with its interval."""
     if value is None:
         return "-"
     return f"{value:.3f}" + (f" ({low:.3f} to {high:.3f})" if low is not None and high is not None else "")

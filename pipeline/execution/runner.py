@@ -125,23 +125,23 @@ class StagePlan:
     folder: StageFolder | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a command prints as its one line of JSON."""
+    """What a stage prints as its line of JSON; a stage without tables leaves out the counts of changed rows."""
 
     stage: str
-    changed: bool
+    changed: bool = False
     rows_in: int
     rows_out: int
-    rejected: int
+    rejected: int = 0
     seconds: float
-    per_second: float
+    per_second: float = 0.0
     outputs: dict[str, Any]
     digest: str
-    added: int
-    removed: int
-    modified: int
-    run_id: str | None
+    added: int = 0
+    removed: int = 0
+    modified: int = 0
+    run_id: str | None = None
 
 
 def run_stage(stage: Stage, context: Context, plan: StagePlan) -> Outcome:

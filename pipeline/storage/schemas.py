@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.errors import FacadeError
 
-__all__ = ["COORDINATES", "SCHEMAS", "check_schema", "content_digest", "empty_table", "table_from_rows"]
+__all__ = ["COORDINATES", "SCHEMAS", "check_schema", "content_digest", "empty_table", "table_from_rows", "value_counts"]
 
 NAME_KEY = b"facade.table"
 VERSION_KEY = b"facade.version"
@@ -173,6 +174,11 @@ def empty_table(name: str) -> pa.Table:
 def table_from_rows(name: str, rows: Sequence[dict[str, Any]]) -> pa.Table:
     """Return the rows as table `name`."""
     return pa.Table.from_pylist(list(rows), schema=SCHEMAS[name])
+
+
+def value_counts(column: pa.ChunkedArray) -> dict[str, int]:
+    """Count how often each value of a column occurs."""
+    return {entry["values"]: entry["counts"] for entry in pc.value_counts(column).to_pylist()}
 
 
 def check_schema(schema: pa.Schema, name: str, where: str) -> None:

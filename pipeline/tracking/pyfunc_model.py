@@ -20,6 +20,7 @@ from pipeline.imaging.image_io import decode_photo
 from pipeline.storage.files import read_bytes
 from pipeline.tracking.run_logger import SERVING_COLUMNS
 from ssd import Detector, load_bundle
+from ssd.device import resolve_device
 
 BATCH = 8
 DTYPES = {"string": "str", "double": "float64"}
@@ -32,7 +33,7 @@ class BundlePyfuncModel(PythonModel):  # type: ignore[misc]
         """Make the bundle ready to run."""
         bundle = load_bundle(Path(context.artifacts["bundle"]))
         self.classes = bundle.model.config.classes
-        self.detector = Detector(bundle, "cuda" if torch.cuda.is_available() else "cpu")
+        self.detector = Detector(bundle, resolve_device("auto"))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:  # noqa: ARG002
         """Return a row for each detection, in pixels of the upright photo; a photo without any has none."""

@@ -23,6 +23,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ssd.bundle import Bundle, bundle_digest, save_bundle, write_folder
+from ssd.device import resolve_device
 from ssd.malloc import tune_malloc
 from ssd.model import SSD
 from ssd.training.dataset import InMemoryDataset
@@ -311,13 +312,6 @@ def _deterministic(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return a device by name, "auto" being a GPU where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
 
 
 def _place_on_device(examples: InMemoryDataset | None, device: torch.device) -> InMemoryDataset | None:

@@ -19,7 +19,7 @@ FLOORS = {
         *("comparison", "workflow", "demo", "cli"),
     ),
     "ssd": (
-        *("boxes", "containers", "box_coder", "nms", "resize", "malloc", "priors", "backbones", "heads", "model"),
+        *("device", "boxes", "containers", "box_coder", "nms", "resize", "malloc", "priors", "backbones", "heads", "model"),
         *("decoding", "bundle", "weight_conversion", "augmentation", "losses", "metrics", "inference", "training"),
     ),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -16,7 +15,7 @@ import pyarrow.compute as pc
 
 from pipeline.assets import DEFAULT_MODEL, is_packaged, resolve_bundle
 from pipeline.errors import FacadeError
-from pipeline.execution.parallel import concurrent_shards, report_progress
+from pipeline.execution.parallel import concurrent_shards, cpu_count, report_progress, worker_number
 from pipeline.execution.sharding import rejected_row
 from pipeline.imaging.image_io import decode_upright_photo
 from pipeline.models.operating_point import OperatingPoint, load_operating_point
@@ -106,8 +105,9 @@ def _load_model(spec: BundleDetectorSpec, config: DetectConfig) -> LoadedModel:
 
     import torch
 
-    from pipeline.models.bundle import open_bundle
+    from pipeline.models.bundle import open_bundle, translate_errors
     from ssd import Detector, TiledDetector, TilingConfig, best_batch, bundle_digest, tune_malloc
+    from ssd.device import resolve_device
 
     folder = resolve_bundle(spec.path)
     bundle = open_bundle(folder)
@@ -120,8 +120,9 @@ def _load_model(spec: BundleDetectorSpec, config: DetectConfig) -> LoadedModel:
         raise FacadeError(f"the operating point in {folder} has changed since the command began; run it again.")
     changes = {name: getattr(config, name) for name in ("min_score", "nms_iou", "max_detections")}
     bundle = replace(bundle, decode=replace(bundle.decode, **{k: v for k, v in changes.items() if v is not None}))
-    device = _pick_device(config.device)
-    if device == "cpu":
+    with translate_errors("detect.device"):
+        device = resolve_device(config.device, worker_number())  # of several GPUs the one that is this process's
+    if device.type == "cpu":
         tune_malloc()
     else:
         torch.set_num_threads(1)  # for each of the threads that read
@@ -134,28 +135,13 @@ def _load_model(spec: BundleDetectorSpec, config: DetectConfig) -> LoadedModel:
     return LoadedModel(network, tuple(bundle.model.config.classes), least, batch, point)
 
 
-def _pick_device(name: str) -> str:
-    """Return the device of this process: of several GPUs the one that is its own."""
-    import torch
-
-    from pipeline.execution.parallel import worker_number
-
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    if not torch.cuda.is_available():
-        raise FacadeError(
-            "detect.device is cuda, but PyTorch finds no GPU here; leave it out, or install its CUDA build."
-        )
-    return f"cuda:{worker_number() % torch.cuda.device_count()}"
-
-
 def _default_reader_threads(device: str) -> int:
     """Return how many threads read for a shard: beside a processor's network two, for a GPU its share of all cores."""
     import torch
 
     if device == "cpu":
         return 2
-    return max(2, len(os.sched_getaffinity(0)) // (torch.cuda.device_count() * concurrent_shards()))
+    return max(2, cpu_count() // (torch.cuda.device_count() * concurrent_shards()))
 
 
 def detect_rows(rows: Sequence[dict[str, Any]], spec: DetectorSpec, config: DetectConfig) -> dict[str, pa.Table]:

@@ -7,12 +7,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from pipeline.execution.runner import Outcome
 from pipeline.stages.detect.job import Job
 from pipeline.storage.files import write_bytes
+from pipeline.storage.schemas import value_counts
 from pipeline.storage.stage_folder import StageFolder
 
 SUMMARY_FILE: Final = "summary.json"
@@ -24,11 +22,11 @@ def write_summary(folder: StageFolder, outcome: Outcome, job: Job, listing_secon
     found, selected = Counter[str](), Counter[str]()
     for entry in manifest.files("detections"):
         table = folder.read_files("detections", [entry], ["label", "selected"])
-        found.update(_value_counts(table["label"]))
-        selected.update(_value_counts(table["label"].filter(table["selected"])))
+        found.update(value_counts(table["label"]))
+        selected.update(value_counts(table["label"].filter(table["selected"])))
     reasons = Counter[str]()
     for entry in manifest.files("rejected"):
-        reasons.update(_value_counts(folder.read_files("rejected", [entry], ["message"])["message"]))
+        reasons.update(value_counts(folder.read_files("rejected", [entry], ["message"])["message"]))
     summary = {
         "source": job.source,
         "model": job.detector.digest,
@@ -54,7 +52,3 @@ def is_summarised(folder: StageFolder, outcome: Outcome) -> bool:
 def json_lines(value: Mapping[str, Any]) -> bytes:
     """Format a JSON file that people read too."""
     return (json.dumps(value, indent=1) + "\n").encode()
-
-
-def _value_counts(column: pa.ChunkedArray) -> dict[str, int]:
-    return {entry["values"]: entry["counts"] for entry in pc.value_counts(column).to_pylist()}

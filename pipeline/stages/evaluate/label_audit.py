@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.imaging.boxes import pairwise_iou
 from pipeline.models.operating_point import OperatingPoint
 from pipeline.stages.evaluate.data import EvaluationData
 from pipeline.stages.evaluate.error_analysis import BACKGROUND, CLASS, CORRECT, ErrorAnalysis
@@ -113,9 +114,10 @@ def _missing_labels(data: EvaluationData, analysis: ErrorAnalysis, probabilities
     rows = np.flatnonzero(likely >= MIN_MISSING_LIKELIHOOD)
     rows = rows[np.argsort(-likely[rows], kind="stable")]
     for _, own in _by_image(data.detections.images, rows):
+        boxes = data.detections.boxes
         kept: list[int] = []
         for row in own:
-            if all(_iou(data.detections.boxes[row], data.detections.boxes[other]) < DUPLICATE_IOU for other in kept):
+            if (pairwise_iou(boxes[[row]], boxes[kept]) < DUPLICATE_IOU).all():
                 kept.append(row)
                 yield _SuspectLabel(MISSING, float(likely[row] * probabilities[row]), detection=row)
 
@@ -205,9 +207,3 @@ def _by_image(images: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> Iterator
     for row in rows.tolist():
         groups.setdefault(int(images[row]), []).append(row)
     yield from groups.items()
-
-
-def _iou(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float:
-    sides = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
-    both = float(np.prod(np.maximum(sides, 0)))
-    return both / max(float(np.prod(first[2:] - first[:2]) + np.prod(second[2:] - second[:2])) - both, 1e-9)

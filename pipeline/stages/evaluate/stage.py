@@ -26,6 +26,7 @@ from pipeline.execution.runner import Context, Outcome, ReduceTask, Stage, Stage
 from pipeline.execution.sharding import row_counter
 from pipeline.models.bundle import trained_on_all_splits
 from pipeline.models.operating_point import OPERATING_POINT_FILE, OperatingPoint
+from pipeline.models.score_format import format_ap
 from pipeline.stages.evaluate.candidate import register_candidate
 from pipeline.stages.evaluate.data import images_to_evaluate, load_evaluation_data
 from pipeline.stages.evaluate.figures import draw_evaluation
@@ -234,7 +235,9 @@ def _log_summary(context: Context, folder: StageFolder) -> None:
     for split in splits:
         for protocol, title in ((HEADLINE, "VOC mAP at IoU .5"), ("voc11_75", "at .75"), ("coco_100", "COCO mAP")):
             rows = headline_rows(scores, split, protocol)
-            told = [f"{label or 'mean'} {_format_score(row)}" for label, row in rows.items()]
+            told = [
+                f"{label or 'mean'} {format_ap(row['value'], row['low'], row['high'])}" for label, row in rows.items()
+            ]
             context.log(f"evaluate: {split}: {title}: {', '.join(told)}")
     shown = TEST_SPLIT if TEST_SPLIT in splits else splits[-1]
     counting = {
@@ -258,8 +261,3 @@ def _log_summary(context: Context, folder: StageFolder) -> None:
         else f", fitted on {fitted}, for none of val was looked at: they say nothing of themselves"
     )
     context.log(f"evaluate: thresholds, and what scores are worth, are in {folder.path / OPERATING_POINT_FILE}{beware}")
-
-
-def _format_score(row: Mapping[str, Any]) -> str:
-    spread = "" if row["low"] is None else f" ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
-    return f"{100 * row['value']:.1f}{spread}"

@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-__all__ = ["Agreement", "boxes_by_image", "iou_xyxy", "measure_agreement"]
+from pipeline.imaging.boxes import pairwise_iou
+
+__all__ = ["Agreement", "boxes_by_image", "measure_agreement"]
 
 Boxes = npt.NDArray[np.float64]
 
@@ -37,7 +39,7 @@ def measure_agreement(
     """Return how boxes agree image by image; each box is paired once at most, the best overlaps first."""
     matched = dict.fromkeys(thresholds, 0)
     for image in detections.keys() & ground_truths.keys():
-        overlaps = iou_xyxy(detections[image], ground_truths[image])
+        overlaps = pairwise_iou(detections[image], ground_truths[image])
         for threshold in thresholds:
             matched[threshold] += _count_matches(overlaps, threshold)
     return Agreement(sum(map(len, detections.values())), sum(map(len, ground_truths.values())), matched)
@@ -52,17 +54,6 @@ def boxes_by_image(boxes: pa.Table, label: str) -> dict[str, Boxes]:
             name = row["image_id"].partition("/")[2].rpartition(".")[0]
             grouped.setdefault(name, []).append([row["xmin"], row["ymin"], row["xmax"], row["ymax"]])
     return {name: np.array(values) for name, values in grouped.items()}
-
-
-def iou_xyxy(first: Boxes, second: Boxes) -> Boxes:
-    """Return the (N, G) intersections over unions of two sets of xyxy boxes."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = (high - low).clip(0).prod(-1)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(-1) for boxes in (first, second)]
-    union = areas[0][:, None] + areas[1][None] - shared
-    overlaps: Boxes = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return overlaps
 
 
 def _count_matches(overlaps: Boxes, threshold: float) -> int:

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from pipeline.config import read_text
 from pipeline.errors import UsageError
+from pipeline.imaging.boxes import pairwise_iou
 from pipeline.storage.schemas import COORDINATES
 
 __all__ = ["CORRECTIONS_FILE", "Correction", "apply_corrections", "check_corrections", "read_corrections"]
@@ -102,8 +103,5 @@ def _new_box(row: Mapping[str, Any], correction: Correction, rank: int) -> dict[
 
 
 def _iou(first: Mapping[str, Any], second: Mapping[str, Any]) -> float:
-    width = min(first["xmax"], second["xmax"]) - max(first["xmin"], second["xmin"])
-    height = min(first["ymax"], second["ymax"]) - max(first["ymin"], second["ymin"])
-    both = max(width, 0) * max(height, 0)
-    areas = sum((box["xmax"] - box["xmin"]) * (box["ymax"] - box["ymin"]) for box in (first, second))
-    return float(both / max(areas - both, 1e-9))
+    first_xyxy, second_xyxy = (np.array([[box[name] for name in COORDINATES]]) for box in (first, second))
+    return float(pairwise_iou(first_xyxy, second_xyxy)[0, 0])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.imaging.boxes import pairwise_iou
 from ssd.priors.spec import PriorSpec
 
 __all__ = ["GroundTruthBoxes", "coverage_score", "prior_coverage"]
@@ -82,19 +83,7 @@ def coverage_score(rows: Sequence[Mapping[str, Any]]) -> float:
 
 def _match_priors(boxes: Floats, priors: Floats) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Return the best IoU of each box and the number of priors that would learn it."""
-    overlaps = _iou(boxes, priors)
+    overlaps = pairwise_iou(boxes, priors)
     taken = np.where(overlaps.max(0) >= POSITIVE_IOU, overlaps.argmax(0), -1)
     taken[overlaps.argmax(1)] = np.arange(len(boxes))
     return overlaps.max(1), np.bincount(taken[taken >= 0], minlength=len(boxes))
-
-
-def _iou(boxes: Floats, priors: Floats) -> Floats:
-    width, height = (
-        np.minimum(boxes[:, high, None], priors[:, high]) - np.maximum(boxes[:, low, None], priors[:, low])
-        for low, high in ((0, 2), (1, 3))
-    )
-    shared = np.maximum(width, 0, out=width)
-    shared *= np.maximum(height, 0, out=height)
-    areas = [(each[:, 2:] - each[:, :2]).prod(-1) for each in (boxes, priors)]
-    overlaps: Floats = shared / (areas[0][:, None] + areas[1] - shared)
-    return overlaps

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.stages.report.html import Html, swatch, table, tag
+from pipeline.storage.schemas import value_counts
 
 __all__ = ["BACKGROUND", "DUPLICATE", "MISLOCALISED", "MISSED", "confusion_table", "count_confusion"]
 
@@ -32,7 +33,7 @@ def count_confusion(detection_matches: pa.Table, ground_truths: pa.Table) -> Cou
         ground_truths.filter(pc.invert(ground_truths["ignore"])),
     )
     cells = Counter[tuple[str, str]]()
-    for label, count in _value_counts(counted.filter(counted["selected"])["label"]).items():
+    for label, count in value_counts(counted.filter(counted["selected"])["label"]).items():
         cells[label, label] += count
     rest = counted.filter(pc.invert(counted["selected"]))
     left = dict(zip(rest["box_id"].to_pylist(), rest["label"].to_pylist(), strict=True))
@@ -42,7 +43,7 @@ def count_confusion(detection_matches: pa.Table, ground_truths: pa.Table) -> Cou
     for label in left.values():
         cells[label, MISSED] += 1
     for kind, name in ERROR_ROWS.items():
-        for label, count in _value_counts(shown.filter(pc.equal(shown["outcome"], kind))["label"]).items():
+        for label, count in value_counts(shown.filter(pc.equal(shown["outcome"], kind))["label"]).items():
             cells[name, label] += count
     return cells
 
@@ -71,7 +72,3 @@ def _cell(count: int, total: int, kind: str) -> Html:
     share = count / total if total else 0.0
     shown = (f"{count:,}", tag("small", f"{share:.0%}".replace("%", " %"))) if count else ("0",)
     return tag("td", *shown, class_=f"tint {kind}", style=f"--share:{share:.3f}")
-
-
-def _value_counts(labels: pa.ChunkedArray) -> dict[str, int]:
-    return {entry["values"]: entry["counts"] for entry in pc.value_counts(labels).to_pylist()}

@@ -15,6 +15,7 @@ from pipeline.datasets.card import Card
 from pipeline.errors import FacadeError
 from pipeline.models.bundle import CARD_FILE, bundle_info, trained_on_all_splits
 from pipeline.models.operating_point import OperatingPoint, load_operating_point
+from pipeline.models.score_format import format_ap
 from pipeline.stages.evaluate.scores import ALL, HEADLINE
 from pipeline.stages.extract.upstream import read_cards, require_up_to_date
 from pipeline.stages.train.data import SPLITS
@@ -321,8 +322,7 @@ def _format_score(dataset: _EvaluatedDataset, label: str, protocol: str) -> str:
     row = dataset.scores.get((label, protocol))
     if row is None:
         return "no object" if label in dataset.card.labelled_classes else "not labelled"
-    spread = "" if row["low"] is None else f" ({100 * row['low']:.0f} to {100 * row['high']:.0f})"
-    return f"{100 * row['value']:.1f}{spread}"
+    return format_ap(row["value"], row["low"], row["high"], interval_decimals=0)
 
 
 def _format_share(flags: pd.Series[bool], suffix: str = "") -> str:

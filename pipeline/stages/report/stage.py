@@ -88,10 +88,15 @@ def _subtitle(work: WorkFolder) -> str:
 
 
 def _outcome(work: WorkFolder, path: Path, data: bytes, started: float, **values: Any) -> Outcome:
-    """Return the line of this stage, whose rows are photos and which keeps no table; it changed nothing unless told."""
+    """Make the outcome of this stage, whose rows are photos and which has no tables."""
     seconds = time.monotonic() - started
-    nothing = {"changed": False, "rejected": 0, "added": 0, "removed": 0, "modified": 0, "run_id": None}
-    counts = {"rows_in": work.photos, "rows_out": work.photos}
-    timed = {"seconds": round(seconds, 3), "per_second": round(work.photos / max(seconds, 1e-9), 1)}
-    made = {"outputs": {"page": str(path), "bytes": len(data)}, "digest": hashlib.sha256(data).hexdigest()}
-    return Outcome(**{"stage": NAME, **nothing, **counts, **timed, **made, **values})
+    return Outcome(
+        stage=NAME,
+        rows_in=work.photos,
+        rows_out=work.photos,
+        seconds=round(seconds, 3),
+        per_second=round(work.photos / max(seconds, 1e-9), 1),
+        outputs={"page": str(path), "bytes": len(data)},
+        digest=hashlib.sha256(data).hexdigest(),
+        **values,
+    )

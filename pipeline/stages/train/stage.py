@@ -39,7 +39,8 @@ from ssd import (
     load_bundle,
     read_history,
 )
-from ssd.training.loop import BUNDLE, CHECKPOINT, resolve_device
+from ssd.device import resolve_device
+from ssd.training.loop import BUNDLE, CHECKPOINT
 
 __all__ = [
     "NAME",
@@ -277,8 +278,6 @@ def run_outcome(
 
 
 def make_outcome(started: float, rows: int, rejected: int, **values: Any) -> Outcome:
-    """Return an outcome of this stage, whose rows are photos and which keeps no table."""
+    """Make the outcome of this stage, whose rows are photos and which has no tables."""
     seconds = round(time.monotonic() - started, 3)
-    counts = {"rows_in": rows, "rows_out": rows - rejected, "rejected": rejected}
-    nothing = {"changed": False, "per_second": 0.0, "added": 0, "removed": 0, "modified": 0}
-    return Outcome(**{"stage": NAME, "seconds": seconds, "run_id": None, **counts, **nothing, **values})
+    return Outcome(stage=NAME, seconds=seconds, rows_in=rows, rows_out=rows - rejected, rejected=rejected, **values)

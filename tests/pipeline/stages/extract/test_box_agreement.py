@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.stages.extract.box_agreement import iou_xyxy, measure_agreement
+from pipeline.imaging.boxes import pairwise_iou
+from pipeline.stages.extract.box_agreement import measure_agreement
 
 CORNER = st.integers(0, 40)
 BOX = st.tuples(CORNER, CORNER, st.integers(1, 20), st.integers(1, 20)).map(
@@ -16,9 +17,9 @@ BOX = st.tuples(CORNER, CORNER, st.integers(1, 20), st.integers(1, 20)).map(
 @given(st.lists(BOX, max_size=6), st.lists(BOX, max_size=6))
 def test_iou_is_bounded_and_symmetric(first: list, second: list) -> None:
     a, b = (np.array(boxes, float).reshape(-1, 4) for boxes in (first, second))
-    overlaps = iou_xyxy(a, b)
+    overlaps = pairwise_iou(a, b)
     assert ((overlaps >= 0) & (overlaps <= 1)).all()
-    assert np.allclose(overlaps, iou_xyxy(b, a).T)
+    assert np.allclose(overlaps, pairwise_iou(b, a).T)
 
 
 @given(st.lists(BOX, min_size=1, max_size=6, unique_by=tuple))

@@ -10,8 +10,8 @@ import pytest
 
 from pipeline.datasets.synthetic import write_dataset
 from pipeline.errors import FacadeError
+from pipeline.imaging.boxes import pairwise_iou
 from pipeline.stages.describe import stage as describe
-from pipeline.stages.extract.box_agreement import iou_xyxy
 from pipeline.stages.priors import stage as priors
 from pipeline.stages.priors.coverage import GroundTruthBoxes, coverage_score, prior_coverage
 from pipeline.stages.priors.fitting import GRIDS, Grid, fit_greedy, fit_statistics, jittered
@@ -42,7 +42,7 @@ def test_positives_are_those_of_a_plain_matching() -> None:
     spec = preset("paper_coco")
     positives = []
     for image in range(5):
-        overlaps = iou_xyxy(boxes[given.images == image] * 300, spec.xyxy_array())
+        overlaps = pairwise_iou(boxes[given.images == image] * 300, spec.xyxy_array())
         best = overlaps.argmax(0)
         learns = {(box, prior) for prior, box in enumerate(best) if overlaps[box, prior] >= 0.5}
         forced = {int(prior): box for box, prior in enumerate(overlaps.argmax(1))}
