@@ -11,7 +11,7 @@ AIRFLOW_READY := $(AIRFLOW)/.ready
 AIRFLOW_VERSION := 3.3.2
 RUN ?= run.toml
 
-# Where it is set, every program that starts would compile PyTorch, MLflow and Airflow anew.
+# Where it is set, every program would compile PyTorch, MLflow and Airflow at each start.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check test-all airflow default-model lock clean
@@ -35,12 +35,12 @@ test-all: $(READY) $(AIRFLOW_READY)
 	PYTHON=$(PYTHON) UV=$(abspath $(BIN)/uv) sh tests/detector_alone.sh $(ALONE)
 	FACADE=$(abspath $(BIN)/facade) UV=$(abspath $(BIN)/uv) sh tests/dags.sh $(AIRFLOW)
 
-# Airflow with our DAGs, on loopback alone; RUN is the file of `facade run` that they take unless told.
+# Airflow with our DAGs, on loopback alone; RUN is the file of `facade run` that they take by default.
 airflow: $(READY) $(AIRFLOW_READY)
 	AIRFLOW_HOME=$(abspath .airflow) FACADE=$(abspath $(BIN)/facade) RUN=$(abspath $(RUN)) \
 	    sh dags/standalone.sh $(abspath $(AIRFLOW)/bin)
 
-# The model that comes along, anew: an hour on two cores, with the photos and the weights that data/models/*.toml name.
+# Rebuild the bundled default model: an hour on two cores, with the photos and the weights that data/models/*.toml name.
 MODEL := data/models/default
 BUILD := demo/default
 MADE := $(BUILD)/work/train/latest/bundle

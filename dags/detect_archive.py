@@ -1,11 +1,11 @@
-"""What a model finds in an archive of photos.
+"""Detect in an archive of photos.
 
-`plan` lists the archive and names groups of shards; `detect_shards` does them, as many at a time as the pool `gpu` has slots;
-`finish` puts the tables in force; `verify` checks them; `report` counts.
+`plan` lists the archive and names groups of shards; `detect_shards` works on them, as many at a time as the pool `gpu`
+has slots; `publish_tables` commits the tables; `verify` checks them; `report` counts.
 
-Started by hand, with `source`, `model` and `out`. The same again goes on where the last one was stopped, and takes in
-photos that have come since. A photo that cannot be read is a row of `rejected`, and fails nothing; more than
-`max_rejected` of them fail `finish`.
+Started by hand, with `source`, `model` and `out`. The same run again resumes where the last one was stopped, and adds
+new photos. A photo that cannot be read becomes a row of `rejected` and fails nothing; more than `max_rejected` of them
+fail `publish_tables`.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ PARAMS = {
         type="string",
         minLength=1,
         title="Model",
-        description="A bundle's folder, an address of MLflow, or default, the model that comes along.",
+        description="A bundle's folder, an address of MLflow, or `default` for the bundled default model.",
     ),
     "out": Param(
         type="string",
         pattern="^/",
         title="Results",
-        description="A folder, an absolute path that all workers see. It is of one source and one model.",
+        description="A folder: an absolute path that all workers see. It holds results of one source and one model.",
     ),
-    "limit": Param(None, type=["null", "integer"], minimum=1, title="At most so many photos"),
+    "limit": Param(None, type=["null", "integer"], minimum=1, title="Maximum number of photos"),
     "max_rejected": Param(
         0.05, type="number", minimum=0, maximum=1, title="Fail above this share of photos that cannot be read"
     ),
@@ -46,7 +46,7 @@ PARAMS = {
 
 
 def detect(*more: object, model: str | None = None) -> dict[str, Any]:
-    """Return the line of `facade detect` on this run's archive."""
+    """Run `facade detect` on this run's archive; return its line of JSON."""
     params: Any = get_current_context()["params"]
     words = [params["source"], "--model", model or params["model"], "--out", params["out"], *options()]
     words += ["--limit", params["limit"]] if params["limit"] else []
@@ -55,7 +55,7 @@ def detect(*more: object, model: str | None = None) -> dict[str, Any]:
 
 @task
 def plan() -> dict[str, Any]:
-    """List the archive; the line says which bundle the model is, should its alias move meanwhile."""
+    """List the archive; the line names the bundle, in case the model's alias moves meanwhile."""
     return detect("--plan")
 
 
@@ -67,13 +67,13 @@ def groups(line: dict[str, Any]) -> list[str]:
 
 @task(pool=GPU, map_index_template="{{ task.op_kwargs['group'] }}")
 def detect_shards(group: str, line: dict[str, Any]) -> dict[str, Any]:
-    """Find in one group of shards; how many photos may be bad is judged over all of them, by `publish_tables`."""
+    """Detect in one group of shards; `publish_tables` checks the share of rejected photos, over all groups."""
     return detect("--shards", group, "--max-rejected", 1, model=line["bundle"])
 
 
 @task(pool=GPU)
 def publish_tables(line: dict[str, Any]) -> dict[str, Any]:
-    """Put the tables in force, of all that was found."""
+    """Commit the tables of all groups."""
     share: float = get_current_context()["params"]["max_rejected"]
     return detect("--max-rejected", share, model=line["bundle"])
 
@@ -86,23 +86,23 @@ def verify() -> dict[str, Any]:
 
 @task
 def report() -> dict[str, Any]:
-    """Say how many of what were found."""
+    """Log the number of photos, detections and rejections."""
     folder = Path(get_current_context()["params"]["out"])
     summary = dict(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
-    photos, reasons = summary["photos"], summary["rejected"]
+    photos = summary["photos"]
     log.info("%s: %s of %s photos read, %s rejected", folder, photos["done"], photos["all"], photos["rejected"])
     log.info("selected: %s", ", ".join(f"{count} {label}" for label, count in summary["selected"].items()) or "nothing")
-    for reason, count in reasons.items():
+    for reason, count in summary["rejected"].items():
         log.info("rejected: %s x %s", count, reason)
     return summary
 
 
 @dag(schedule=None, params=PARAMS, tags=["facade", "detection"], doc_md=__doc__, **POLICY)
 def detect_archive() -> None:
-    """Plan, find in mapped groups of shards, finish, verify, report."""
+    """Plan, detect in mapped groups of shards, publish the tables, verify, report."""
     planned = plan()
-    found = detect_shards.partial(line=planned).expand(group=groups(planned))
-    chain(found, publish_tables(planned), verify(), report())
+    detected = detect_shards.partial(line=planned).expand(group=groups(planned))
+    chain(detected, publish_tables(planned), verify(), report())
 
 
 detect_archive()

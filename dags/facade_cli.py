@@ -1,10 +1,10 @@
-"""How the DAGs call `facade`, and what holds for all of them; every decision about data is the command line's own.
+"""How the DAGs call `facade`, and the policies that they share; the command line makes every decision about data.
 
 Variables of Airflow (or `AIRFLOW_VAR_NAME` in the environment of its workers):
 
 * `facade`: the program, if it is not on the PATH of the workers.
-* `facade_run`: the file of `facade run`, an absolute path, where a DAG run names no other.
-* `facade_options`: more words for `facade run` and `facade detect`, as `--scheduler tcp://...`.
+* `facade_run`: the file of `facade run`, an absolute path; used where a DAG run names no other.
+* `facade_options`: more options for `facade run` and `facade detect`, such as `--scheduler tcp://...`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ __all__ = ["DATASET", "GPU", "POLICY", "RUN", "facade", "options", "run_file", "
 
 log = logging.getLogger(__name__)
 
-DATASET = Asset("facade_dataset")  # its events say which run's file it is of, the tables' digests, and what changed
-GPU = "gpu"  # the pool of whatever computes long: a slot a machine, for a command takes all GPUs of its machine
-WRONG_USAGE = 2  # the exit code that no second try mends
+DATASET = Asset("facade_dataset")  # its events hold the run file, the tables' digests, and what changed
+GPU = "gpu"  # the pool of long computations: one slot a machine, since a command takes all GPUs of its machine
+WRONG_USAGE = 2  # the exit code that a retry cannot fix
 
 RUN = Param(
     "",
@@ -38,14 +38,14 @@ RUN = Param(
 )
 
 
-def tell_failure(context: Mapping[str, Any]) -> None:
-    """Say in one line of the log which task has failed for good, and why."""
+def log_failure(context: Mapping[str, Any]) -> None:
+    """Log in one line which task has finally failed, and why."""
     instance = context["task_instance"]
-    told = (instance.dag_id, instance.task_id, instance.try_number, context.get("exception"))
-    log.error("%s: the task %s has failed, and after %s tries there is no other: %s", *told)
+    details = (instance.dag_id, instance.task_id, instance.try_number, context.get("exception"))
+    log.error("%s: task %s failed after %s tries, no retry left: %s", *details)
 
 
-# The first wait before a retry is Airflow's own setting, 5 minutes; mapped tasks heed it only if they are told.
+# The first wait before a retry is Airflow's own setting, 5 minutes; mapped tasks use it only if it is named here.
 POLICY: dict[str, Any] = {
     "start_date": datetime(2026, 1, 1, tzinfo=UTC),
     "catchup": False,
@@ -57,37 +57,39 @@ POLICY: dict[str, Any] = {
         "retry_exponential_backoff": 2,
         "max_retry_delay": timedelta(hours=1),
         "execution_timeout": timedelta(hours=12),
-        "on_failure_callback": tell_failure,
+        "on_failure_callback": log_failure,
     },
 }
 
 
 @task
 def stage(name: str) -> dict[str, Any]:
-    """Run one stage of the run's file; done with the same inputs and settings, it is not done again."""
+    """Run one stage of the run file; it skips what is done with the same inputs and settings."""
     return facade("run", run_file(), "--from", name, "--to", name, *options())
 
 
 def options() -> list[str]:
-    """Return the words that the Variable has for whatever Dask can spread."""
+    """Return the options of the Variable, for commands that run on Dask."""
     return shlex.split(Variable.get("facade_options", default=""))
 
 
 def run_file() -> str:
-    """Return the file of `facade run`: of the DAG run's parameters, of the data that triggered it, or the Variable."""
+    """Return the file of `facade run`: the DAG run's parameter, else the triggering event's, else the Variable."""
     context: Any = get_current_context()
     events = context["triggering_asset_events"].get(DATASET, ())
     triggered = [event.extra["run"] for event in events if "run" in event.extra][-1:]
-    named = context["params"]["run"] or "".join(triggered) or Variable.get("facade_run", default="")
-    if not named:
+    path = context["params"]["run"] or "".join(triggered) or Variable.get("facade_run", default="")
+    if not path:
         raise AirflowFailException("Which datasets? Set the Variable facade_run to a file of `facade run`.")
-    return str(named)
+    return str(path)
 
 
 def facade(*arguments: object) -> dict[str, Any]:
-    """Return the line of JSON that a command prints; what it tells people is in the task's log as it happens.
+    """Run a command and return its line of JSON; its messages for people go to the task's log as they are printed.
 
-    Wrong usage fails for good, anything else is tried again: every command goes on where it was.
+    Raises:
+        AirflowFailException: on wrong usage, which a retry cannot fix.
+        AirflowException: on any other failure; a retry resumes where the command was.
     """
     command = [str(Variable.get("facade", default="facade")), *map(str, arguments)]
     log.info("%s", shlex.join(command))
@@ -97,22 +99,23 @@ def facade(*arguments: object) -> dict[str, Any]:
         line = _last_line(out.read())
     if code == 0:
         return line
-    how = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
-    reason = line.get("error") or f"{shlex.join(command)} {how}"
+    ending = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
+    reason = line.get("error") or f"{shlex.join(command)} {ending}"
     raise AirflowFailException(reason) if code == WRONG_USAGE else AirflowException(reason)
 
 
 def _run(command: list[str], out: TextIO) -> int:
-    """Return the exit code of a command that ends with its task, whether that is timed out, cleared or stopped."""
+    """Run a command that ends with its task, be that timed out, cleared or stopped; return its exit code."""
     try:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True, errors="replace")
     except OSError as error:
         raise AirflowFailException(f"{command[0]}: {error.strerror}; set the Variable facade to its path.") from None
-    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # Airflow's own leaves the command behind
+    # Airflow's own handler would leave the command running.
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:
         assert process.stderr is not None
-        for told in process.stderr:
-            log.info("%s", told.rstrip())
+        for message in process.stderr:
+            log.info("%s", message.rstrip())
         return process.wait()
     finally:
         process.terminate()
@@ -121,6 +124,6 @@ def _run(command: list[str], out: TextIO) -> int:
 
 
 def _last_line(text: str) -> dict[str, Any]:
-    """Return the last line as what it is in JSON; a command that was killed prints none."""
+    """Parse the last line as JSON; a command that was killed prints none."""
     lines = text.splitlines()
     return dict(json.loads(lines[-1])) if lines else {}

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Airflow on this machine alone, with the DAGs beside this file. $1: where its programs are; AIRFLOW_HOME: its database
-# and logs; FACADE, RUN: the program and the file of `facade run`. PORT: the page's, 8080 unless told.
+# Start Airflow on this machine alone, with the DAGs of this folder. $1: where its programs are; AIRFLOW_HOME: its database
+# and logs; FACADE, RUN: the program and the file of `facade run`. PORT: the page's, default 8080.
 set -eu
 dags=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$AIRFLOW_HOME/bin"

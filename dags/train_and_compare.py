@@ -1,13 +1,13 @@
-"""A detector of the new dataset, and whether it takes the champion's place.
+"""Train a detector on the new dataset, and promote it to champion if it is better.
 
-Starts when `regenerate_dataset` has published the asset `facade_dataset`, or by hand. `train`, `detect` on photos that
-were not learnt from, `evaluate`; then `promote` compares with the champion on the same photos of test: the champion is
-judged on them anew where the data has changed since. The alias `champion` of the registered model `facade` moves to
-what is better by more than chance, or to the first. The reason is in the log and the XCom of `promote`, and in MLflow,
-on the version.
+Starts when `regenerate_dataset` has published the asset `facade_dataset`, or by hand. Runs `train`, `detect` on the
+held-out photos, and `evaluate`; then `promote` compares with the champion on the same test photos: where the data has
+changed since, the champion is evaluated on them first. The alias `champion` of the registered model `facade` moves to
+the candidate if it is better beyond chance, or to the first model. The reason is in the log and the XCom of `promote`,
+and in MLflow, on the version.
 
-What was trained before with the same tables and settings is not trained again. `train`, `detect` and `promote` take a
-slot of the pool `gpu`.
+A model that was trained before with the same tables and settings is not trained again. `train`, `detect` and `promote`
+take a slot of the pool `gpu`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from facade_cli import DATASET, GPU, POLICY, RUN, facade, stage
 
 @task(pool=GPU)
 def promote(line: dict[str, Any]) -> dict[str, Any]:
-    """Compare the candidate with the champion, and say why it takes its place or does not."""
+    """Compare the candidate with the champion; return whether it replaces it, and why."""
     return facade("model", "promote", "--work", line["work"])
 
 
 @dag(schedule=[DATASET], params={"run": RUN}, tags=["facade", "model"], doc_md=__doc__, **POLICY)
 def train_and_compare() -> None:
-    """Train, find, judge, and promote or not."""
+    """Train, detect, evaluate, and promote or not."""
     train = stage.override(task_id="train", pool=GPU, execution_timeout=timedelta(days=4))("train")
     detect = stage.override(task_id="detect", pool=GPU)("detect")
     evaluate = stage.override(task_id="evaluate")("evaluate")

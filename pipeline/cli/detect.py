@@ -1,4 +1,4 @@
-"""`facade detect`: a model reads an archive of photos into tables."""
+"""`facade detect`: run a model over an archive of photos and write tables."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def detect(
     model: Annotated[
         str | None,
         typer.Option(
-            help="A bundle's folder, models:/NAME@ALIAS of MLflow, or default, the model that comes along, which it is "
-            "unless told; of a work folder its own, trained last."
+            help="A bundle's folder, models:/NAME@ALIAS of MLflow, or `default` for the bundled default model (used if "
+            "omitted); for a work folder, its latest trained model."
         ),
     ] = None,
     out: Annotated[
@@ -45,21 +45,25 @@ def detect(
     split: Annotated[
         str, typer.Option(help="Of a work folder: train, val, test, held-out (val and test), all.")
     ] = "held-out",
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many photos.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of photos.")] = None,
     tile: Annotated[
-        bool, typer.Option("--tile", help="Look at large photos in overlapping tiles too: slower, for small windows.")
+        bool,
+        typer.Option("--tile", help="Also detect in overlapping tiles of large photos: slower, for small windows."),
     ] = False,
-    previews: Annotated[int, typer.Option(min=0, help="Draw so many photos with what is found in them.")] = 0,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try rejected photos once more.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    previews: Annotated[int, typer.Option(min=0, help="Number of photos to draw with their detections.")] = 0,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Retry rejected photos.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what would be done, and do nothing.")] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="For schedulers: write the plan, print the groups of its shards.")
     ] = False,
     shards: Annotated[
-        str | None, typer.Option(metavar="A:B", help="For schedulers: one group; the same command without it ends all.")
+        str | None,
+        typer.Option(
+            metavar="A:B", help="For schedulers: detect in one group; the same command without it commits the tables."
+        ),
     ] = None,
 ) -> None:
-    """Find buildings, windows and doors in an archive of photos; what was done before is not done again."""
+    """Detect objects in an archive of photos."""
 
     def command() -> Outcome | dict[str, Any]:
         from pipeline.config import resolve_settings
@@ -97,12 +101,12 @@ def detect(
 
 def _default_out(source: str) -> Path:
     if not _is_work_folder(source):
-        raise UsageError(f"--out is missing: {source} is no work folder, so say where the results should go.")
+        raise UsageError(f"--out is missing: {source} is not a work folder; name a folder for the results.")
     return Path(source) / "detect"
 
 
 def _default_model(source: str) -> str:
-    """Return the model to use where none is named: a work folder's own, else the one that comes along."""
+    """Return the model to use if none is named: a work folder's latest, else the bundled default model."""
     if not _is_work_folder(source):
         return DEFAULT_MODEL
     from pipeline.models.bundle import latest_bundle
@@ -120,7 +124,7 @@ def _is_work_folder(source: str) -> bool:
 
 
 def _resolve_model(model: str, tracking: str | None, out: Path | None) -> Path:
-    """Return the folder of a bundle; one from MLflow is brought beside the results, where all workers see it."""
+    """Return the folder of a bundle; one from MLflow is copied into the results folder, where all workers see it."""
     if not model.startswith(MLFLOW_PREFIXES):
         return resolve_bundle(model)
     from pipeline.tracking.registry import fetch_bundle
@@ -129,6 +133,6 @@ def _resolve_model(model: str, tracking: str | None, out: Path | None) -> Path:
 
 
 def _parse_range(text: str) -> tuple[int, int]:
-    if not (found := re.fullmatch(r"(\d+):(\d+)", text)):
-        raise UsageError(f"--shards {text} is no span; give two numbers as 0:8, the last is not included.")
-    return int(found[1]), int(found[2])
+    if not (match := re.fullmatch(r"(\d+):(\d+)", text)):
+        raise UsageError(f"--shards {text} is not a range; give two numbers as 0:8, the last is not included.")
+    return int(match[1]), int(match[2])

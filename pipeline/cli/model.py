@@ -1,4 +1,4 @@
-"""`facade model`: weights of other programs become bundles; bundles tell what they are, and become ONNX."""
+"""`facade model`: import, show, describe, export and promote models."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pipeline.cli.output import echo, finish_command
 __all__ = ["model_app"]
 
 model_app = typer.Typer(
-    help="Weights of other programs become bundles; bundles become ONNX, and the better one the champion."
+    help="Import weights of other programs, show a bundle, export it as ONNX, promote the better one to champion."
 )
 
 BundleArgument = Annotated[
-    str, typer.Argument(metavar="BUNDLE", help="A folder with a model, or default, the model that comes along.")
+    str, typer.Argument(metavar="BUNDLE", help="A folder with a model, or default, the bundled default model.")
 ]
 
 
 @model_app.callback(invoke_without_command=True)
 def model_root(context: typer.Context) -> None:
-    """Weights of other programs become bundles; bundles become ONNX, and the better one the champion."""
+    """Import, show, describe, export and promote models."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
@@ -34,12 +34,13 @@ def model_import(
     file: Annotated[Path, typer.Argument(help="Weights of an SSD300 with VGG-16: .pth, .pt or .safetensors.")],
     out: Annotated[Path, typer.Option(help="The bundle to write; an earlier one there is replaced.")],
     classes: Annotated[
-        str | None, typer.Option(metavar="A,B,C", help="The classes, by label; as many others as you like start anew.")
+        str | None,
+        typer.Option(metavar="A,B,C", help="The classes, by label; other classes get newly initialised heads."),
     ] = None,
     priors: Annotated[str | None, typer.Option(help="Other priors: a preset, or the priors.json of `priors`.")] = None,
     debug: DebugOption = False,
 ) -> None:
-    """Make a bundle of weights of torchvision's ssd300_vgg16, of ssd.pytorch, or of the EPFL report's code."""
+    """Convert weights to a bundle: those of torchvision's ssd300_vgg16, of ssd.pytorch, or of the EPFL report's code."""
 
     def command() -> dict[str, Any]:
         from pipeline.models.weight_import import import_model
@@ -55,7 +56,7 @@ def model_export(
     out: Annotated[Path, typer.Option(help="The folder to write; an earlier export there is replaced.")],
     debug: DebugOption = False,
 ) -> None:
-    """Write a bundle's network as ONNX, judged against PyTorch, and a JSON file with priors, classes and settings."""
+    """Export a bundle as ONNX, checked against PyTorch, with a JSON file of priors, classes and settings."""
 
     def command() -> dict[str, Any]:
         from pipeline.models.onnx_export import export_model
@@ -67,17 +68,18 @@ def model_export(
 
 @model_app.command("show")
 def model_show(bundle: BundleArgument, debug: DebugOption = False) -> None:
-    """Tell what a bundle is: network, classes, priors, where it comes from; its weights are checked."""
+    """Show a bundle: network, classes, priors, origin; its weights are checked."""
 
     def command() -> dict[str, Any]:
         from pipeline.models.bundle import CARD_FILE, bundle_info, format_info
 
         folder = resolve_bundle(bundle)
-        found, card = bundle_info(folder), folder / CARD_FILE
-        echo(format_info(found))
+        info = bundle_info(folder)
+        card = folder / CARD_FILE
+        echo(format_info(info))
         if card.is_file():
             echo(f"\n{card.read_text(encoding='utf-8')}")
-        return {"changed": False, "outputs": {}, **found}
+        return {"changed": False, "outputs": {}, **info}
 
     finish_command("model show", command, debug)
 
@@ -85,13 +87,13 @@ def model_show(bundle: BundleArgument, debug: DebugOption = False) -> None:
 @model_app.command("card")
 def model_card(
     bundle: BundleArgument,
-    work: Annotated[list[Path], typer.Option(help="A work folder where it was judged; may be repeated.")],
+    work: Annotated[list[Path], typer.Option(help="A work folder where it was evaluated; may be repeated.")],
     notes: Annotated[
         Path | None, typer.Option(help="A page of Markdown to end with: what it is not for, what looks wrong.")
     ] = None,
     debug: DebugOption = False,
 ) -> None:
-    """Write a bundle's card beside it: data and licences, scores on photos of test, what it fails to find."""
+    """Write a bundle's card into it: data and licences, scores on test photos, what it misses."""
 
     def command() -> dict[str, Any]:
         from pipeline.config import read_text
@@ -109,7 +111,9 @@ def model_promote(
     name: Annotated[str, typer.Option(help="The registered model of MLflow.")] = "facade",
     work: Annotated[
         Path | None,
-        typer.Option(help="Where the candidate was judged: a champion that was judged on other boxes is judged anew."),
+        typer.Option(
+            help="Where the candidate was evaluated: a champion that was evaluated on other boxes is evaluated there first."
+        ),
     ] = None,
     tracking: TrackingOption = None,
     debug: DebugOption = False,
@@ -126,8 +130,8 @@ def model_promote(
 
             with CommonOptions(tracking=tracking).open_context(work, {}) as context:
                 reevaluate_champion(context, store, name)
-        found = promote(store, name)
-        echo(f"model promote: {'' if found.promoted else 'the champion stays: '}{found.reason}")
-        return found.to_json()
+        promotion = promote(store, name)
+        echo(f"model promote: {'' if promotion.promoted else 'the champion stays: '}{promotion.reason}")
+        return promotion.to_json()
 
     finish_command("model promote", command, debug)

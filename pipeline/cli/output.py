@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["EXIT_INTERRUPTED", "echo", "fail", "finish", "finish_command"]
 
 EXIT_INTERRUPTED = 130
-
-
-STOPPED_MESSAGE = "stopped; run the same command again, it goes on from here."
+INTERRUPTED_MESSAGE = "interrupted; re-run the same command to resume."
 
 
 def finish(stage: str, command: Callable[[], Outcome | dict[str, Any]], debug: bool) -> None:
@@ -35,7 +33,7 @@ def finish(stage: str, command: Callable[[], Outcome | dict[str, Any]], debug: b
             traceback.print_exc()
         raise typer.Exit(fail(stage, _error_message(error), 2 if isinstance(error, UsageError) else 1)) from None
     except KeyboardInterrupt:
-        raise typer.Exit(fail(stage, STOPPED_MESSAGE, EXIT_INTERRUPTED)) from None
+        raise typer.Exit(fail(stage, INTERRUPTED_MESSAGE, EXIT_INTERRUPTED)) from None
     line = result if isinstance(result, dict) else asdict(result)
     if line.get("changed") is False and not stage.startswith(("verify", "model", "runs")):
         echo(f"{stage}: nothing to do, the tables are up to date")
@@ -54,7 +52,7 @@ def finish_command(name: str, command: Callable[[], dict[str, Any]], debug: bool
 
 
 def fail(stage: str, message: str, code: int) -> int:
-    """Say what is wrong, to people and to programs; return the exit code."""
+    """Report an error to people and to programs; return the exit code."""
     echo(f"error: {message}")
     print(json.dumps({"stage": stage, "changed": False, "error": message}), flush=True)  # noqa: T201
     return code
@@ -62,11 +60,11 @@ def fail(stage: str, message: str, code: int) -> int:
 
 def _error_message(error: BaseException) -> str:
     if isinstance(error, OSError):
-        place = f"{error.filename}: " if error.filename else ""
-        return f"{place}{error.strerror or error}; check that it exists and may be used, then run the command again."
+        file = f"{error.filename}: " if error.filename else ""
+        return f"{file}{error.strerror or error}; check that it exists and may be used, then run the command again."
     return str(error)
 
 
 def echo(line: str) -> None:
-    """Tell people a line."""
+    """Print a line for people."""
     print(line, file=sys.stderr, flush=True)  # noqa: T201 - the command line is what prints

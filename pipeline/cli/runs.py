@@ -1,4 +1,4 @@
-"""`facade runs`: what MLflow has of evaluated models, in a list and side by side."""
+"""`facade runs`: list and compare the runs of MLflow."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pipeline.cli.output import echo, finish_command
 
 __all__ = ["runs_app"]
 
-HELP = "MLflow's runs: the evaluated ones in a list, two of them side by side."
+HELP = "List the evaluated runs of MLflow, or compare two of them."
 runs_app = typer.Typer(help=HELP)
 
-RunArgument = Annotated[str, typer.Argument(help="A run: its id, the beginning of it, or its name if no other has it.")]
+RunArgument = Annotated[str, typer.Argument(help="Run id, unique prefix of an id, or unique name.")]
 
 
 @runs_app.callback(invoke_without_command=True, help=HELP)
@@ -27,8 +27,8 @@ def runs_root(context: typer.Context) -> None:
 
 @runs_app.command("list")
 def runs_list(
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 20,
-    all_runs: Annotated[bool, typer.Option("--all", help="Those too that were not evaluated.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of runs, newest first.")] = 20,
+    all_runs: Annotated[bool, typer.Option("--all", help="Include runs that were not evaluated.")] = False,
     tracking: TrackingOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -47,11 +47,11 @@ def runs_list(
 def runs_compare(
     first: RunArgument,
     second: RunArgument,
-    out: Annotated[Path, typer.Option(help="The folder of the picture.")] = Path("compare"),
+    out: Annotated[Path, typer.Option(help="The folder of the figure.")] = Path("compare"),
     tracking: TrackingOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Tell what two runs differ in, and whether the second is better than the first by more than noise."""
+    """Compare two runs: their settings, and whether the second is better than the first by more than noise."""
 
     def command() -> dict[str, Any]:
         from pipeline.comparison.runs import compare_runs

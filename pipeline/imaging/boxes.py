@@ -1,4 +1,4 @@
-"""Boxes as NumPy arrays, xyxy. `ssd` has its own functions on tensors, but importing it takes as long as PyTorch does."""
+"""Boxes as NumPy arrays, xyxy. `ssd` has the same on tensors, but importing it takes as long as importing PyTorch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import numpy.typing as npt
 
 __all__ = ["pairwise_iou"]
 
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[Any]
 
 
-def pairwise_iou(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> Floats:
+def pairwise_iou(first: Floats, second: Floats) -> Floats:
     """Return the IoU (N, G) of each of the boxes (N, 4) with each of the boxes (G, 4); a box without area has 0."""
-    first, second = first.astype(np.float64), second.astype(np.float64)
     width, height = (
         np.minimum(first[:, high, None], second[:, high]) - np.maximum(first[:, low, None], second[:, low])
         for low, high in ((0, 2), (1, 3))

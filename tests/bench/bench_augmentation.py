@@ -1,4 +1,4 @@
-"""Real photos to training inputs: plans drawn in one batch beside torchvision's three transforms.
+"""Real photos to training inputs: plans applied in one batch compared with torchvision's three transforms.
 
 python tests/bench/bench_augmentation.py SHARED_DATA [ROUNDS]
 """

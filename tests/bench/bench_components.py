@@ -1,4 +1,4 @@
-"""Regions on runs beside skimage's label and regionprops, on the same decoded masks, alternating.
+"""Regions on runs compared with skimage's label and regionprops, on the same decoded masks, alternating.
 
 python tests/bench/bench_components.py SHARED_DATA
 """

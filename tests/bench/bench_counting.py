@@ -45,7 +45,7 @@ def drawn(bundle: Path, count: int, folder: Path) -> EvaluationData:
 
 
 def judged_of(work: Path) -> EvaluationData:
-    """Return what was found in a work folder beside what is true."""
+    """Load the detections of a work folder with their ground truth."""
     folders = [Context(work).folder(stage) for stage in ("detect", "index", "extract")]
     images, *_ = images_to_evaluate(*folders)
     return load_evaluation_data(images, folders[0], folders[2], [])

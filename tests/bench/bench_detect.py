@@ -1,4 +1,4 @@
-"""`detect` beside a script with torchvision, at scale with a network that answers at once, and with tiles.
+"""`detect` compared with a script with torchvision, at scale with a network that answers at once, and with tiles.
 
 python tests/bench/bench_detect.py speed DATA BUNDLE [LIGHT_BUNDLE]
 python tests/bench/bench_detect.py rows [COUNT]
@@ -191,7 +191,7 @@ def beside_the_network(folder: Path, bundle_folder: Path) -> None:
     begin = time.process_time()
     tables = detect_rows(rows, finder, config)
     spent = 1000 * (time.process_time() - begin) / len(rows)
-    print(f"beside the network: {spent:.2f} ms of core time a photo, {len(tables['detections'])} detections")
+    print(f"outside the network: {spent:.2f} ms of core time a photo, {len(tables['detections'])} detections")
 
 
 def rows(count: int) -> None:

@@ -1,4 +1,4 @@
-"""The detector beside torchvision's SSD300: decoding, the whole call, and what lies outside the network.
+"""The detector compared with torchvision's SSD300: decoding, the whole call, and what lies outside the network.
 
 python tests/bench/bench_detector.py DATA [BUNDLE]
 

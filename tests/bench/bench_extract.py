@@ -1,4 +1,4 @@
-"""`extract` on 4,500 masks beside decoding them only, on one worker and on two, and beside a plain script.
+"""`extract` on 4,500 masks compared with decoding them only, on one worker and on two, and with a plain script.
 
     python tests/bench/bench_extract.py SHARED_DATA [ROUNDS]
 

@@ -1,4 +1,4 @@
-"""Overlaps of an image's ground truths with 8732 priors, beside torchvision's.
+"""Overlaps of an image's ground truths with 8732 priors, compared with torchvision's.
 
 python tests/bench/bench_iou.py
 """

@@ -1,4 +1,4 @@
-"""CMP: boxes made from masks beside the boxes that were drawn, by recipe, on all images.
+"""CMP: boxes made from masks compared with the boxes that people drew, by recipe, on all images.
 
 python tests/bench/bench_masks_to_boxes.py SHARED_DATA
 """

@@ -1,6 +1,6 @@
 """Average precision of 2,000,000 detections in 100,000 images, VOC's and COCO's.
 
-VOC's is beside a plain loop over the detections of 500 images, COCO's beside pycocotools on 2,000 images.
+VOC's is compared with a plain loop over the detections of 500 images, COCO's with pycocotools on 2,000 images.
 
 python tests/bench/bench_metrics.py
 """

@@ -1,4 +1,4 @@
-"""CMP, five random 70/30 splits by image: fitted priors beside the paper's, judged on the 30 %.
+"""CMP, five random 70/30 splits by image: fitted priors compared with the paper's, evaluated on the 30 %.
 
 python tests/bench/bench_priors.py SHARED_DATA
 """

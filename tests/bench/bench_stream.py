@@ -1,4 +1,6 @@
-"""The loop of bulk detection beside torchvision's, on JPEG files of 683x512; it needs torch, torchvision, numpy, `ssd`.
+"""The loop of bulk detection compared with torchvision's, on JPEG files of 683x512.
+
+It needs torch, torchvision, numpy and `ssd`.
 
 python tests/bench/bench_stream.py [COUNT] [READERS]
 
@@ -78,8 +80,8 @@ def twin(paths: Sequence[str]) -> torch.nn.Module:
     theirs = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=1 + len(CLASSES)).eval()
     with torch.no_grad():
         photos = [decoded(path).float() / 255 for path in paths[:2]]
-        said = theirs.head(list(theirs.backbone(theirs.transform(photos)[0].tensors).values()))["cls_logits"]
-        parts = said.split(preset("paper_coco").counts_per_map, dim=1)
+        outputs = theirs.head(list(theirs.backbone(theirs.transform(photos)[0].tensors).values()))["cls_logits"]
+        parts = outputs.split(preset("paper_coco").counts_per_map, dim=1)
         for layer, part in zip(theirs.head.classification_head.module_list, parts, strict=True):
             layer.weight.mul_(1.5 / part.std())
             layer.bias.copy_(torch.tensor([6.0, 0.0, 0.0, 0.0]).repeat(len(layer.bias) // 4))
@@ -91,26 +93,27 @@ class Timed:
 
     def __init__(self, detector: Detector) -> None:
         self.detector, self.device = detector, detector.device
-        self.inputs_of, self.found = detector.inputs_of, detector.detections_of
+        self.inputs_of = detector.inputs_of
+        self.detections_of = detector.detections_of
         self.spans: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         self.seconds = 0.0
 
     def outputs(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the network says."""
+        """Run the network, timed."""
         if self.device.type == "cpu":
             begin = time.perf_counter()
-            said = self.detector.outputs(inputs)
+            outputs = self.detector.outputs(inputs)
             self.seconds += time.perf_counter() - begin
-            return said
+            return outputs
         first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         first.record()
-        said = self.detector.outputs(inputs)
+        outputs = self.detector.outputs(inputs)
         last.record()
         self.spans.append((first, last))
-        return said
+        return outputs
 
     def busy(self) -> float:
-        """Return the seconds that the device worked."""
+        """Return the seconds that the device was busy."""
         return self.seconds + sum(first.elapsed_time(last) for first, last in self.spans) / 1000
 
 

@@ -1,4 +1,4 @@
-"""Training vgg16 beside a plain torchvision loop, and how well what it leaves finds windows.
+"""Training vgg16 compared with a plain torchvision loop, and how well the result detects windows.
 
 python tests/bench/bench_training.py speed DATA [ROUNDS]
 python tests/bench/bench_training.py score BUNDLE PHOTOS_WITH_CMP_XML

@@ -19,7 +19,7 @@ def run_folder(tmp_path: Path, drawn: Path, cards: tuple[str, str]) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_all_stages_run_once_under_one_parent(run_folder: Path, facade: Callable) -> None:
+def test_run_all_stages_has_one_parent_and_no_second_work(run_folder: Path, facade: Callable) -> None:
     from mlflow.tracking import MlflowClient
 
     uri = f"sqlite:///{run_folder}/runs.db"
@@ -40,8 +40,8 @@ def test_all_stages_run_once_under_one_parent(run_folder: Path, facade: Callable
     assert len(client.search_runs([client.get_experiment_by_name("facade").experiment_id])) == 5
 
 
-@pytest.mark.usefixtures("place")
-def test_a_part_of_the_stages(facade: Callable) -> None:
+@pytest.mark.usefixtures("run_folder")
+def test_run_from_to_runs_these_stages(facade: Callable) -> None:
     common = ("--tracking", "off", "--workers", 0)
     assert list(facade("run", "run.toml", "--to", "extract", *common).line["stages"]) == [
         "index drawn_boxes",
@@ -63,7 +63,7 @@ seed = 0
 """
 
 
-def test_a_new_model_takes_the_place_of_the_last_one_s_detections(run_folder: Path, facade: Callable) -> None:
+def test_run_new_model_replaces_detections(run_folder: Path, facade: Callable) -> None:
     common = ("run", "run.toml", "--tracking", "off", "--workers", 0)
     (run_folder / "run.toml").write_text(FILE + TRAIN)
     first = facade(*common)
@@ -74,8 +74,8 @@ def test_a_new_model_takes_the_place_of_the_last_one_s_detections(run_folder: Pa
     assert facade(*common).line["changed"] is False
     alone = ("detect", "out", "--tracking", "off", "--workers", 0)
     assert facade(*alone).line["changed"] is False
-    wrong = facade(*alone, "--out", "other", "--set", 'detect.datasets=["cmp"]')
-    assert (wrong.code, "has no cmp; it has drawn_boxes" in wrong.line["error"]) == (2, True)
+    unknown = facade(*alone, "--out", "other", "--set", 'detect.datasets=["cmp"]')
+    assert (unknown.code, "has no cmp; it has drawn_boxes" in unknown.line["error"]) == (2, True)
     (run_folder / "run.toml").write_text(FILE + TRAIN.replace("seed = 0", "seed = 1"))
     second = facade(*common)
     assert (second.code, second.line["stages"]["detect"]["changed"]) == (0, True)
@@ -83,8 +83,8 @@ def test_a_new_model_takes_the_place_of_the_last_one_s_detections(run_folder: Pa
         json.loads((run_folder / "out" / name).read_text()) for name in ("detect/job.json", "detect/summary.json")
     )
     assert before["model"] == after["model"]
-    found = pd.read_parquet(run_folder / "out/detect/detections")
-    assert set(found["model_digest"]) <= {after["model"]}
+    detections = pd.read_parquet(run_folder / "out/detect/detections")
+    assert set(detections["model_digest"]) <= {after["model"]}
 
 
 @pytest.mark.parametrize(
@@ -97,15 +97,15 @@ def test_a_new_model_takes_the_place_of_the_last_one_s_detections(run_folder: Pa
         (FILE + "[trian]\n", "unknown stage 'trian'"),
     ],
 )
-def test_a_wrong_file_is_one_sentence(run_folder: Path, facade: Callable, text: str, word: str) -> None:
+def test_run_wrong_file_is_one_sentence(run_folder: Path, facade: Callable, text: str, word: str) -> None:
     (run_folder / "run.toml").write_text(text)
     result = facade("run", "run.toml", "--tracking", "off")
     assert result.code == 2
     assert word in result.line["error"]
 
 
-@pytest.mark.usefixtures("place")
-def test_an_unknown_stage_is_one_sentence(facade: Callable) -> None:
+@pytest.mark.usefixtures("run_folder")
+def test_run_unknown_stage_is_one_sentence(facade: Callable) -> None:
     result = facade("run", "run.toml", "--to", "moon", "--tracking", "off")
     assert (result.code, "known are index, extract, describe, priors, train, detect" in result.line["error"]) == (
         2,

@@ -1,4 +1,4 @@
-"""`facade run` on a cluster: what it is worked on by changes nothing of what comes out."""
+"""`facade run` on a Dask cluster gives the same tables as local workers."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,9 +10,7 @@ from ..pipeline.dask_cluster import scheduler, worker
 from ..pipeline.run_files import run_toml
 
 
-def test_a_run_gives_the_same_tables_on_a_scheduler_with_two_workers(
-    facade: Callable, tmp_path: Path, cards: tuple[str, str]
-) -> None:
+def test_cluster_gives_the_tables_of_local_workers(facade: Callable, tmp_path: Path, cards: tuple[str, str]) -> None:
     write_dataset(tmp_path / "set", 70, seed=3, width=160, height=120)  # two shards
     (tmp_path / "card.toml").write_text(cards[1])
     for name in ("here", "there"):

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 
-def test_the_demo_draws_indexes_extracts_and_says_where_to_look(facade: Callable, tmp_path: Path) -> None:
+def test_demo_runs_all_stages_and_names_its_pictures(facade: Callable, tmp_path: Path) -> None:
     result = facade("demo", "--out", "out", "--images", 6)
     assert result.code == 0
     stages = ["index drawn", "index drawn_boxes", "extract", "describe", "priors", "report"]

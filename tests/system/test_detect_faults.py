@@ -60,9 +60,9 @@ def start(arguments: list[str], **env: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    _, said = process.communicate()
-    assert (process.returncode, "Traceback" in said) == (0, False), said
-    return said
+    _, messages = process.communicate()
+    assert (process.returncode, "Traceback" in messages) == (0, False), messages
+    return messages
 
 
 def tables(out: Path) -> dict[str, list[dict[str, Any]]]:
@@ -76,9 +76,9 @@ def expected(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     """The tables of a quiet run, in one process."""
     out = tmp_path_factory.mktemp("calm") / "out"
     finish(start(command(archive, out, "lights", "0")))
-    found = tables(out)
-    assert (len(found["photos"]), len(found["detections"]), len(found["rejected"])) == (PHOTOS, PHOTOS - 2, 2)
-    return found
+    results = tables(out)
+    assert (len(results["photos"]), len(results["detections"]), len(results["rejected"])) == (PHOTOS, PHOTOS - 2, 2)
+    return results
 
 
 def wait_for_receipts(out: Path, count: int, process: subprocess.Popen[str]) -> None:
@@ -88,7 +88,7 @@ def wait_for_receipts(out: Path, count: int, process: subprocess.Popen[str]) -> 
         time.sleep(0.02)
 
 
-def test_killed_workers_and_a_killed_command_lose_and_double_nothing(
+def test_killed_workers_and_command_lose_and_duplicate_nothing(
     archive: Path, tmp_path: Path, expected: dict[str, Any]
 ) -> None:
     out = tmp_path / "out"
@@ -102,14 +102,14 @@ def test_killed_workers_and_a_killed_command_lose_and_double_nothing(
     process.communicate()
     psutil.wait_procs(workers, timeout=30)
     assert not (out / "_manifest.json").exists()
-    said = finish(start(command(archive, out)))
-    assert "shards were finished before" in said
+    messages = finish(start(command(archive, out)))
+    assert "shards were finished before" in messages
     assert tables(out) == expected
     assert not list(out.rglob("*.part"))
 
 
 @pytest.mark.parametrize(("kind", "cause"), [("die", "signal 9"), ("eat", "out of memory")])
-def test_a_photo_that_costs_its_worker_is_rejected_and_no_other(
+def test_photo_that_kills_its_worker_is_the_only_rejected_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, cause: str
 ) -> None:
     monkeypatch.syspath_prepend(HERE)  # the scheduler of this process reads what it passes on
@@ -120,16 +120,16 @@ def test_a_photo_that_costs_its_worker_is_rejected_and_no_other(
     Image.new("RGB", (64, 48)).save(source / "03.png")
     with local_client(2, memory=1_500_000_000) as client:
         finish(start(command(source, tmp_path / "out", kind, "2", client.scheduler.address), PYTHONPATH=str(HERE)))
-    found = tables(tmp_path / "out")
-    assert [(row["image_id"], row["status"]) for row in found["photos"]] == [
+    results = tables(tmp_path / "out")
+    assert [(row["image_id"], row["status"]) for row in results["photos"]] == [
         (f"{number:02d}.png", "rejected" if number == 3 else "done") for number in range(5)
     ]
-    (row,) = found["rejected"]
+    (row,) = results["rejected"]
     assert (row["image_id"], cause in row["message"]) == ("03.png", True)
-    assert len(found["detections"]) == 4
+    assert len(results["detections"]) == 4
 
 
-def test_a_full_disk_is_waited_for(archive: Path, small_disk: Path, expected: dict[str, Any]) -> None:
+def test_full_disk_is_waited_for(archive: Path, small_disk: Path, expected: dict[str, Any]) -> None:
     out = small_disk / "out"
     some = sorted(archive.iterdir(), key=lambda path: int(path.stem))[:1200]
     listed = small_disk / "list.csv"
@@ -190,7 +190,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Refusing, dict[str,
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_store_that_refuses_every_tenth_request(
+def test_store_that_refuses_requests_is_retried(
     store: tuple[Refusing, dict[str, str]], tmp_path: Path, archive: Path
 ) -> None:
     import boto3
@@ -204,15 +204,15 @@ def test_a_store_that_refuses_every_tenth_request(
     out = tmp_path / "out"
     finish(start(command("s3://photos/city", out), **env))
     assert application.refused >= 12
-    found = tables(out)
-    assert [row["image_id"] for row in found["photos"]] == [
+    results = tables(out)
+    assert [row["image_id"] for row in results["photos"]] == [
         f"{part}/{number:03d}.png" for part in range(3) for number in range(part, 120, 3)
     ]
-    assert {row["status"] for row in found["photos"]} == {"done"}
-    assert len(found["detections"]) == 120
+    assert {row["status"] for row in results["photos"]} == {"done"}
+    assert len(results["detections"]) == 120
 
 
-def test_a_scheduler_whose_workers_come_and_go(archive: Path, tmp_path: Path, expected: dict[str, Any]) -> None:
+def test_scheduler_workers_come_and_go(archive: Path, tmp_path: Path, expected: dict[str, Any]) -> None:
     out = tmp_path / "out"
     with scheduler() as address, contextlib.ExitStack() as stack:
         workers = [stack.enter_context(worker(address, tmp_path)) for _ in range(2)]

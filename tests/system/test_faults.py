@@ -1,4 +1,4 @@
-"""Faults with real processes and real files: nothing is lost, nothing is doubled, and it is said in a sentence."""
+"""Faults with real processes and files: nothing is lost, nothing is duplicated, and an error is one sentence."""
 
 import io
 import os
@@ -66,11 +66,11 @@ def wait_for_receipts(work: Path, count: int, process: subprocess.Popen[str]) ->
 
 def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """The worker processes there are, at least one: a killed one may not have been replaced yet."""
-    found: list[psutil.Process] = []
-    while not found:
+    workers: list[psutil.Process] = []
+    while not workers:
         assert process.poll() is None, "it ended before it could be disturbed"
-        found = fault_injection.worker_processes(process.pid)
-    return found
+        workers = fault_injection.worker_processes(process.pid)
+    return workers
 
 
 def tables(work: Path) -> dict[str, list[dict[str, Any]]]:
@@ -93,7 +93,7 @@ def expected(large: Path, tmp_path_factory: pytest.TempPathFactory, cards: tuple
     return tables(context.work)
 
 
-def test_a_killed_worker_loses_and_doubles_nothing(
+def test_killed_worker_loses_and_duplicates_nothing(
     command: Callable, indexed_work: Path, expected: dict[str, Any]
 ) -> None:
     process = start(extract_command(command, indexed_work))
@@ -106,7 +106,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(
     assert tables(indexed_work) == expected
 
 
-def test_a_killed_command_goes_on_where_it_was(command: Callable, indexed_work: Path, expected: dict[str, Any]) -> None:
+def test_killed_command_resumes(command: Callable, indexed_work: Path, expected: dict[str, Any]) -> None:
     process = start(extract_command(command, indexed_work))
     wait_for_receipts(indexed_work, 2, process)
     workers = workers_of(process)
@@ -164,7 +164,7 @@ def fill(folder: Path, left: int = 24_576) -> Path:
     return ballast
 
 
-def test_a_full_disk_is_one_sentence_and_goes_on_after(
+def test_full_disk_is_one_sentence_and_resumable(
     facade: Callable, indexed_work: Path, small_disk: Path, expected: dict[str, Any]
 ) -> None:
     work = Path(shutil.copytree(indexed_work, small_disk / "work"))
@@ -178,7 +178,7 @@ def test_a_full_disk_is_one_sentence_and_goes_on_after(
     assert tables(work) == expected
 
 
-def test_a_disk_that_is_full_for_a_while_is_waited_for(
+def test_disk_full_for_a_while_is_waited_for(
     command: Callable, indexed_work: Path, small_disk: Path, expected: dict[str, Any]
 ) -> None:
     work = Path(shutil.copytree(indexed_work, small_disk / "work"))
@@ -199,7 +199,7 @@ def bomb() -> bytes:
 
 
 def spoil(folder: Path) -> dict[str, str]:
-    """Spoil a drawn set in every known way; return what should be said of each photo."""
+    """Damage a synthetic dataset in every known way; return the expected message for each photo."""
     photos, masks = folder / "photos", folder / "masks"
     whole = (photos / "facade_00000.jpg").read_bytes()
     mask = (masks / "facade_00000.png").read_bytes()
@@ -242,7 +242,7 @@ def png(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def test_bad_files_are_rejected_rows_and_odd_names_are_none(
+def test_bad_files_are_rejected_and_odd_names_are_not(
     facade: Callable, drawn_copy: Path, tmp_path: Path, cards: tuple[str, str]
 ) -> None:
     expected = spoil(drawn_copy)
@@ -268,9 +268,7 @@ def test_bad_files_are_rejected_rows_and_odd_names_are_none(
     assert alike == {len([row for row in boxes if row["image_id"] == "drawn/photos/facade_00000.jpg"])}
 
 
-def test_a_name_that_is_no_text_is_a_rejected_row(
-    workplace: Callable, drawn_copy: Path, cards: tuple[str, str]
-) -> None:
+def test_name_that_is_not_text_is_rejected(workplace: Callable, drawn_copy: Path, cards: tuple[str, str]) -> None:
     for folder, suffix in ((b"photos", b".jpg"), (b"masks", b".png")):
         place = os.path.join(os.fsencode(drawn_copy), folder)
         shutil.copy(os.path.join(place, b"facade_00001" + suffix), os.path.join(place, b"caf\xe9" + suffix))
@@ -281,7 +279,7 @@ def test_a_name_that_is_no_text_is_a_rejected_row(
     assert "not valid UTF-8; rename it" in row["message"]
 
 
-def test_a_photo_without_permission_is_tried_again(workplace: Callable, drawn_copy: Path, monkeypatch, cards) -> None:
+def test_photo_without_permission_is_retried(workplace: Callable, drawn_copy: Path, monkeypatch, cards) -> None:
     from pipeline.storage import files
 
     real = Path.read_bytes

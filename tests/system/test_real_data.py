@@ -23,14 +23,14 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
 @pytest.fixture(scope="module")
 def outcomes(context: Context, real_data: Path) -> dict[str, Outcome]:
     """All four datasets, indexed and extracted into one work folder."""
-    found = {}
+    outcomes = {}
     for name in COUNTS:
         card, text = resolve_card(name)
-        found[name] = index.run(context, index.IndexConfig(), card, text, str(real_data / FOLDERS[name]))
-    return found | {"extract": extract.run(context, extract.ExtractConfig())}
+        outcomes[name] = index.run(context, index.IndexConfig(), card, text, str(real_data / FOLDERS[name]))
+    return outcomes | {"extract": extract.run(context, extract.ExtractConfig())}
 
 
-def test_all_sets_go_through_and_nothing_is_rejected_wrongly(context: Context, outcomes: dict[str, Outcome]) -> None:
+def test_all_datasets_are_extracted_without_rejections(context: Context, outcomes: dict[str, Outcome]) -> None:
     for name, count in (COUNTS | {"extract": sum(COUNTS.values())}).items():
         outcome = outcomes[name]
         assert (outcome.rows_in, outcome.rows_out, outcome.rejected) == (count, count, 0)
@@ -48,11 +48,11 @@ def test_official_lists_decide_the_split(context: Context) -> None:
 
 
 @pytest.mark.usefixtures("outcomes")
-def test_true_boxes_are_taken_as_they_are(context: Context, real_data: Path) -> None:
-    lines = (real_data / "saint_petersburg/labels").glob("*.txt")
-    truth = [line.split()[0] for path in lines for line in path.read_text().splitlines()]
-    found = context.folder("extract").read("boxes", "saint_petersburg")["label"].to_pylist()
-    assert (found.count("window"), found.count("door")) == (truth.count("0"), truth.count("5"))
+def test_annotated_boxes_are_unchanged(context: Context, real_data: Path) -> None:
+    files = (real_data / "saint_petersburg/labels").glob("*.txt")
+    classes = [line.split()[0] for path in files for line in path.read_text().splitlines()]
+    labels = context.folder("extract").read("boxes", "saint_petersburg")["label"].to_pylist()
+    assert (labels.count("window"), labels.count("door")) == (classes.count("0"), classes.count("5"))
 
 
 @pytest.mark.usefixtures("outcomes")

@@ -1,4 +1,4 @@
-"""Evaluate detections: precision with intervals, error analysis, thresholds, suspicious labels.
+"""Evaluate detections: precision with intervals, what goes wrong, thresholds, suspicious labels.
 
 Reads `detections`, `images` and `boxes`; writes scores, an error analysis and the operating point.
 """

@@ -53,7 +53,7 @@ def dataset_section(work: WorkFolder, limit: ImageLimit) -> Section:
     """Return what photos and boxes there are, what was rejected, and what looks wrong."""
     images = work.table("index", "images", ["dataset", "split"])
     counts = images.group_by(["dataset", "split"]).aggregate([([], "count_all")]).to_pylist()
-    photos = {(row["dataset_section"], row["split"]): row["count_all"] for row in counts}
+    photos = {(row["dataset"], row["split"]): row["count_all"] for row in counts}
     names = sorted({name for name, _ in photos})
     parts = [photos_table(photos, _card_titles(work))]
     if work.has_run("extract"):
@@ -112,7 +112,7 @@ def priors_section(work: WorkFolder) -> Section:
     if work.has_run("priors"):
         (chosen,) = work.rows("priors", "choice")
         rows = work.rows("priors", "coverage")
-        counts = {row["name"]: row["priors_section"] for row in work.rows("priors", "specs")}
+        counts = {row["name"]: row["priors"] for row in work.rows("priors", "specs")}
         parts.append(note("Chosen: ", tag("strong", chosen["name"]), f". {chosen['reason']}."))
         parts.append(coverage_table(rows, counts, chosen["name"], chosen["split"]))
         caption = "Share of objects with a prior at IoU .5 (light) and .7 (full), and positives an object"
@@ -193,7 +193,7 @@ def _card_titles(work: WorkFolder) -> dict[str, str]:
     told = {}
     for row in work.rows("index", "cards"):
         card = tomllib.loads(row["text"])
-        told[row["dataset_section"]] = ", ".join(filter(None, (card.get("title"), card.get("licence"))))
+        told[row["dataset"]] = ", ".join(filter(None, (card.get("title"), card.get("licence"))))
     return told
 
 
@@ -221,7 +221,7 @@ def _findings_table(work: WorkFolder) -> Html:
 def _finding_cells(row: Mapping[str, Any]) -> list[str]:
     what = f"{row['label']} {row['message']}".strip()
     return [
-        row["dataset_section"],
+        row["dataset"],
         what,
         _format_count(row["count"]),
         f"{100 * row['share']:.1f} %",

@@ -224,7 +224,7 @@ def thresholds_table(point: Mapping[str, Any]) -> Html:
         [swatch(label), f"{own['threshold']:.2f}", *(format_points(own[name]) for name in names)]
         for label, own in point["classes"].items()
     ]
-    caption = f"The score from which on F1 is best, fitted on {point['photos_section']:,} photos of {point['split']}"
+    caption = f"The score from which on F1 is best, fitted on {point['photos']:,} photos of {point['split']}"
     return table(["class", "threshold", "precision", "recall", "F1"], cells, caption)
 
 

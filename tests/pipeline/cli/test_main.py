@@ -10,7 +10,9 @@ KEYS = ["stage", "changed", "rows_in", "rows_out", "rejected", "seconds", "per_s
 KEYS += ["outputs", "digest", "added", "removed", "modified", "run_id"]
 
 
-def test_a_stage_prints_its_line_and_people_read_stderr(facade: Callable, drawn: Path, tmp_path: Path, cards) -> None:
+def test_stage_prints_one_line_of_json_and_messages_on_stderr(
+    facade: Callable, drawn: Path, tmp_path: Path, cards
+) -> None:
     (tmp_path / "card.toml").write_text(cards[0])
     common = ("--work", "a b/wörk", "--tracking", "off", "--workers", 0)
     first = facade("index", "--card", "card.toml", "--root", drawn, *common)
@@ -30,6 +32,9 @@ def test_a_stage_prints_its_line_and_people_read_stderr(facade: Callable, drawn:
     [
         (("extract",), 2, "Missing option '--work'"),
         (("nonsense",), 2, "No such command 'nonsense'"),
+        (("calibrate", "--work", "w"), 2, "No such command 'calibrate'; it is called priors since version 0.2"),
+        (("train", "--work", "w", "--adopt", "x"), 2, "it is called --import-run since version 0.2"),
+        (("detect", "w", "--draw", "3"), 2, "it is called --previews since version 0.2"),
         (("extract", "--work", "w", "--workers", "-1"), 2, "--workers"),
         (("extract", "--work", "w", "--set", "extract.recipe=mine"), 2, "'components' or 'epfl'"),
         (("extract", "--work", "w", "--config", "no.toml"), 2, "cannot read no.toml"),
@@ -40,7 +45,7 @@ def test_a_stage_prints_its_line_and_people_read_stderr(facade: Callable, drawn:
         (("verify", "nowhere"), 1, "holds no finished stage"),
     ],
 )
-def test_an_error_is_one_sentence_and_a_code(
+def test_error_is_one_sentence_and_an_exit_code(
     facade: Callable, tmp_path: Path, arguments: tuple[str, ...], code: int, word: str
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -73,7 +78,7 @@ def test_help_loads_nothing_heavy() -> None:
     assert "index" in done.stdout
 
 
-def test_terminating_a_command_is_told_and_resumable(command: Callable, tmp_path: Path) -> None:
+def test_terminated_command_says_how_to_resume(command: Callable, tmp_path: Path) -> None:
     import json
     import signal
     import subprocess
@@ -87,11 +92,11 @@ def test_terminating_a_command_is_told_and_resumable(command: Callable, tmp_path
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate()
     assert process.returncode == 130
-    assert "goes on from here" in json.loads(out)["error"]
+    assert "re-run the same command to resume" in json.loads(out)["error"]
     assert "Traceback" not in err
 
 
-def test_without_a_command_there_is_the_help(command: Callable) -> None:
+def test_no_command_prints_the_help(command: Callable) -> None:
     import subprocess
 
     done = subprocess.run(command(), capture_output=True, text=True, check=True)
@@ -99,13 +104,13 @@ def test_without_a_command_there_is_the_help(command: Callable) -> None:
     assert "error" not in done.stdout
 
 
-def test_a_mistyped_work_folder_is_not_made(facade: Callable, tmp_path: Path) -> None:
+def test_mistyped_work_folder_is_not_created(facade: Callable, tmp_path: Path) -> None:
     assert facade("extract", "--work", "typo").code == 1
     assert not (tmp_path / "typo").exists()
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.7, 1.5, 2.5])
-def test_an_interrupt_is_one_sentence_at_any_moment(
+def test_interrupt_is_one_sentence_at_any_moment(
     command: Callable, drawn: Path, tmp_path: Path, cards, pause: float
 ) -> None:
     import json
