@@ -3,8 +3,13 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from pipeline.cli.main import main
 from pipeline.datasets.synthetic import write_dataset
+from pipeline.execution import parallel
 
 from ..pipeline.dask_cluster import scheduler, worker
 from ..pipeline.run_files import run_toml
@@ -25,3 +30,22 @@ def test_cluster_gives_the_tables_of_local_workers(facade: Callable, tmp_path: P
     assert len(stages) == 7
     for stage in stages:
         assert here.line["stages"][stage]["digest"] == there.line["stages"][stage]["digest"], stage
+
+
+def test_run_starts_one_cluster(tmp_path: Path, drawn: Path, cards: tuple[str, str], monkeypatch: Any) -> None:
+    started: list[int] = []
+    local_client = parallel.local_client
+
+    def counted(count: int, **options: Any) -> Any:
+        started.append(count)
+        return local_client(count, **options)
+
+    monkeypatch.setattr(parallel, "local_client", counted)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "set").symlink_to(drawn)
+    (tmp_path / "card.toml").write_text(cards[1])
+    (tmp_path / "run.toml").write_text(run_toml("work"))
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "run.toml", "--to", "priors", "--tracking", "off", "--workers", "1"])
+    assert not ended.value.code
+    assert started == [1]
