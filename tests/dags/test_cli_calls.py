@@ -50,7 +50,7 @@ def program(variables: dict[str, str], tmp_path: Path) -> Callable[[str], None]:
     return make
 
 
-def test_its_last_line_is_the_result_and_people_s_lines_are_logged(
+def test_last_line_is_the_result_and_messages_are_logged(
     module: Any, program: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
     lines = "print('for people', file=sys.stderr)\nprint('early')\n"
@@ -71,7 +71,7 @@ def test_its_last_line_is_the_result_and_people_s_lines_are_logged(
         ("sys.exit(3)", True, "ended with 3"),
     ],
 )
-def test_only_wrong_usage_is_not_tried_again(
+def test_only_wrong_usage_is_not_retried(
     module: Any, program: Callable, lines: str, again: bool, told: str
 ) -> None:
     program(lines)
@@ -80,13 +80,13 @@ def test_only_wrong_usage_is_not_tried_again(
     assert isinstance(caught.value, module.AirflowFailException) is not again
 
 
-def test_a_program_that_is_not_there_is_told(module: Any, variables: dict[str, str]) -> None:
+def test_absent_program_is_one_sentence(module: Any, variables: dict[str, str]) -> None:
     variables["facade"] = "/nowhere/facade"
     with pytest.raises(module.AirflowFailException, match="/nowhere/facade: No such file or directory; set the Var"):
         module.facade("run")
 
 
-def test_the_program_ends_with_its_task(module: Any, program: Callable) -> None:
+def test_program_ends_with_its_task(module: Any, program: Callable) -> None:
     program("signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))\nprint('up', file=sys.stderr)\ntime.sleep(60)")
     before = signal.getsignal(signal.SIGTERM)
     Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()  # as Airflow stops a task
@@ -103,7 +103,7 @@ def test_the_program_ends_with_its_task(module: Any, program: Callable) -> None:
         module.facade("run")
 
 
-def test_the_run_s_file_is_the_parameter_s_the_event_s_or_the_variable_s(
+def test_run_file_is_the_parameter_the_event_or_the_variable(
     module: Any, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context: dict[str, Any] = {"params": {"run": ""}, "triggering_asset_events": {}}

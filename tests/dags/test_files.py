@@ -21,19 +21,19 @@ def imported(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_dag_imports_airflow_and_the_standard_library(path: Path) -> None:
+def test_dag_imports_airflow_and_the_standard_library(path: Path) -> None:
     assert imported(path) <= {"airflow", *OURS, *sys.stdlib_module_names}
 
 
-def test_the_dags_are_there() -> None:
+def test_dags_exist() -> None:
     assert {"detect_archive", "regenerate_dataset", "train_and_compare"} == OURS - {"facade_cli"}
 
 
-def test_what_is_no_dag_is_not_read_as_one() -> None:
+def test_other_files_are_not_read_as_dags() -> None:
     assert (DAGS / ".airflowignore").read_text().split() == ["facade_cli.py"]
 
 
-def test_the_lock_has_names_and_versions_only() -> None:
+def test_lock_has_names_and_versions_only() -> None:
     lines = (DAGS / "requirements.lock").read_text().splitlines()
     assert len(lines) > 100
     assert not [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+( ; .+)?", line)]

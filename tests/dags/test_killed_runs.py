@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("airflow", reason="Airflow is in an environment of its own; `make test-all` makes it")
 
 
-def test_a_killed_task_goes_on_and_what_was_never_published_is_published_next(airflow: Any, work: Path) -> None:
+def test_killed_task_resumes_and_unpublished_tables_are_published(airflow: Any, work: Path) -> None:
     file = work / "run.toml"
     receipts = work / "work/extract/_receipts"
     done = airflow.run_killed("regenerate_dataset", {"run": str(file)}, receipts, "extract")

@@ -25,14 +25,14 @@ def bag() -> Iterator[Any]:
     return found
 
 
-def test_all_are_read_in_time_without_an_error(bag: Any) -> None:
+def test_dags_parse_in_time_without_errors(bag: Any) -> None:
     assert bag.import_errors == {}
     assert sorted(bag.dags) == list(NAMES)
     assert all(one.duration < timedelta(seconds=2) for one in bag.dagbag_stats)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_dag_keeps_the_policies(bag: Any, name: str) -> None:
+def test_dag_keeps_the_policies(bag: Any, name: str) -> None:
     dag = bag.dags[name]
     assert (dag.catchup, dag.max_active_runs, dag.deadline) == (False, 1, None)
     assert "facade" in dag.tags
@@ -47,11 +47,11 @@ def test_a_dag_keeps_the_policies(bag: Any, name: str) -> None:
         assert task.doc or task.doc_md or task.python_callable.__doc__
 
 
-def test_what_computes_long_takes_a_slot(bag: Any) -> None:
+def test_long_tasks_take_a_slot_of_the_pool(bag: Any) -> None:
     taken = {task.task_id for dag in bag.dags.values() for task in dag.tasks if task.pool == "gpu"}
     assert taken == {"train", "detect", "promote", "detect_shards", "publish_tables"}
 
 
-def test_the_dataset_starts_the_training(bag: Any) -> None:
+def test_dataset_asset_triggers_the_training(bag: Any) -> None:
     (asset,) = bag.dags["regenerate_dataset"].task_dict["publish"].outlets
     assert list(bag.dags["train_and_compare"].timetable.asset_condition.objects) == [asset]

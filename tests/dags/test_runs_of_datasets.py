@@ -11,7 +11,7 @@ pytest.importorskip("airflow", reason="Airflow is in an environment of its own; 
 PHOTOS = 70
 
 
-def test_tables_are_published_once_and_trained_once(airflow: Any, work: Path) -> None:
+def test_tables_are_published_and_trained_on_once(airflow: Any, work: Path) -> None:
     conf = {"run": str(work / "run.toml")}
     first = airflow.run("regenerate_dataset", conf)
     assert (first.state, set(first.states.values())) == ("success", {"success"})
