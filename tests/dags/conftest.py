@@ -1,4 +1,4 @@
-"""An Airflow for each process of tests, and drawn facades; the pipeline is in another environment."""
+"""An Airflow for each pytest process, and synthetic facades; the pipeline is in another environment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DAGS = HERE.parents[1] / "dags"
 FACADE = os.environ.get("FACADE", "")  # the program, in its own environment
 AIRFLOW = str(Path(sys.executable).with_name("airflow"))
 PHOTOS = 70  # two shards
-RUN = """\
+RUN_TOML = """\
 work = "work"
 
 [[datasets]]
@@ -43,7 +43,7 @@ previews = 0
 
 @dataclass(frozen=True)
 class Airflow:
-    """An Airflow without servers: its folder, and what tasks find in their environment."""
+    """An Airflow without servers: its folder, and the environment of its tasks."""
 
     home: Path
     env: dict[str, str]
@@ -55,12 +55,12 @@ class Airflow:
             streams = {"stdout": log, "stderr": log, "cwd": self.home, "start_new_session": True}
             return subprocess.Popen(words, env={**self.env, **env}, **streams)
 
-    def run(self, dag: str, conf: dict[str, Any] | None = None, **env: str) -> Finished:
+    def run(self, dag: str, conf: dict[str, Any] | None = None, **env: str) -> DagRun:
         """Run a DAG to its end."""
         self.start(dag, conf, **env).wait()
-        return self.finished(dag)
+        return self.last_run(dag)
 
-    def run_killed(self, dag: str, conf: dict[str, Any], receipts: Path, word: str) -> Finished:
+    def run_killed(self, dag: str, conf: dict[str, Any], receipts: Path, word: str) -> DagRun:
         """Run a DAG to its end, the program with a word in its command killed once it has finished a shard."""
         import psutil
 
@@ -72,29 +72,28 @@ class Airflow:
         (program,) = [child for child in children if word in child.cmdline()]
         program.kill()
         process.wait()
-        return self.finished(dag)
+        return self.last_run(dag)
 
-    def finished(self, dag: str) -> Finished:
-        """Return what the last run of a DAG left."""
-        (run_id, state) = self.rows("select run_id, state from dag_run where dag_id = ? order by id desc limit 1", dag)[
-            0
-        ]
+    def last_run(self, dag: str) -> DagRun:
+        """Read the last run of a DAG."""
+        newest = "select run_id, state from dag_run where dag_id = ? order by id desc limit 1"
+        run_id, state = self.rows(newest, dag)[0]
         tasks = self.rows("select task_id, state, try_number from task_instance where run_id = ?", run_id)
         lines = self.rows(
             "select task_id, value from xcom where key = 'return_value' and run_id = ? order by map_index", run_id
         )
-        return Finished(
+        return DagRun(
             state,
-            {task: found for task, found, _ in tasks},
+            {task: task_state for task, task_state, _ in tasks},
             {task: tries for task, _, tries in tasks},
             {task: json.loads(value) for task, value in lines},
             (self.home / f"{dag}.log").read_text(encoding="utf-8"),
         )
 
     def events(self, run: Path) -> list[dict[str, Any]]:
-        """Return what was published of a file of `facade run`."""
-        found = [json.loads(extra) for (extra,) in self.rows("select extra from asset_event order by id")]
-        return [event for event in found if event["run"] == str(run)]
+        """Return the asset events of a file of `facade run`."""
+        events = [json.loads(extra) for (extra,) in self.rows("select extra from asset_event order by id")]
+        return [event for event in events if event["run"] == str(run)]
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Return rows of Airflow's database."""
@@ -103,8 +102,8 @@ class Airflow:
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A run of a DAG: its state; of each task the state, the tries, and the XCom; what was logged."""
+class DagRun:
+    """A run of a DAG: its state; the state, tries and XCom of each task; the log."""
 
     state: str
     states: dict[str, str]
@@ -114,15 +113,15 @@ class Finished:
 
     @property
     def changed(self) -> set[bool]:
-        """Whether tasks have changed anything, as far as they say."""
+        """The values of `changed` that tasks report."""
         return {line["changed"] for line in self.lines.values() if "changed" in line}
 
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with drawn facades, their card, and a bundle."""
+    """A folder with synthetic facades, their card, and a bundle."""
     if not FACADE:
-        pytest.skip("FACADE does not say where the program is; `make test-all` does")
+        pytest.skip("FACADE does not name the program; `make test-all` sets it")
     folder = tmp_path_factory.mktemp("facades")
     python = Path(FACADE).with_name("python")
     subprocess.run([python, HERE / "synthetic_data.py", folder, str(PHOTOS)], check=True)
@@ -132,14 +131,14 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def work(drawn: Path, request: pytest.FixtureRequest) -> Path:
     """A folder with a file of `facade run`."""
-    return run_folder(drawn, request.node.name)
+    return make_run_folder(drawn, request.node.name)
 
 
-def run_folder(drawn: Path, name: str) -> Path:
-    """Return a new folder beside the drawings, with a file of `facade run`."""
+def make_run_folder(drawn: Path, name: str) -> Path:
+    """Make a folder next to the synthetic facades, with a file of `facade run`."""
     folder = drawn / name
     folder.mkdir()
-    (folder / "run.toml").write_text(RUN)
+    (folder / "run.toml").write_text(RUN_TOML)
     return folder
 
 

@@ -39,7 +39,7 @@ def variables(module: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 @pytest.fixture
 def program(variables: dict[str, str], tmp_path: Path) -> Callable[[str], None]:
-    """Lets lines of Python be the program."""
+    """Make a program of lines of Python."""
 
     def make(lines: str) -> None:
         path = tmp_path / "program"
@@ -63,7 +63,7 @@ def test_last_line_is_the_result_and_messages_are_logged(
 
 
 @pytest.mark.parametrize(
-    ("lines", "again", "told"),
+    ("lines", "retried", "message"),
     [
         ("print(json.dumps({'error': 'no such key.'})); sys.exit(2)", False, "no such key."),
         ("print(json.dumps({'error': 'the disk is full.'})); sys.exit(1)", True, "the disk is full."),
@@ -72,12 +72,12 @@ def test_last_line_is_the_result_and_messages_are_logged(
     ],
 )
 def test_only_wrong_usage_is_not_retried(
-    module: Any, program: Callable, lines: str, again: bool, told: str
+    module: Any, program: Callable, lines: str, retried: bool, message: str
 ) -> None:
     program(lines)
-    with pytest.raises(module.AirflowException, match=told) as caught:
+    with pytest.raises(module.AirflowException, match=message) as caught:
         module.facade("run")
-    assert isinstance(caught.value, module.AirflowFailException) is not again
+    assert isinstance(caught.value, module.AirflowFailException) is not retried
 
 
 def test_absent_program_is_one_sentence(module: Any, variables: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""A program that is killed in the middle of the weekly DAG: the task is tried again, and goes on."""
+"""A program that is killed in the middle of the weekly DAG: the task is retried and resumes."""
 
 import json
 import os

@@ -21,14 +21,14 @@ def bag() -> Iterator[Any]:
         from airflow.dag_processing.dagbag import BundleDagBag
 
         for _ in range(2):  # the second time as in Airflow, which has its own modules in memory when it reads DAGs
-            found = BundleDagBag(dag_folder=str(DAGS), bundle_path=DAGS, bundle_name="dags")
-    return found
+            bag = BundleDagBag(dag_folder=str(DAGS), bundle_path=DAGS, bundle_name="dags")
+    return bag
 
 
 def test_dags_parse_in_time_without_errors(bag: Any) -> None:
     assert bag.import_errors == {}
     assert sorted(bag.dags) == list(NAMES)
-    assert all(one.duration < timedelta(seconds=2) for one in bag.dagbag_stats)
+    assert all(stats.duration < timedelta(seconds=2) for stats in bag.dagbag_stats)
 
 
 @pytest.mark.parametrize("name", NAMES)
