@@ -1,4 +1,4 @@
-"""Put all results on one page that needs nothing but itself: WORK/report/index.html.
+"""Put all results on one self-contained page: WORK/report/index.html.
 
 Reads the tables of all other stages; writes one HTML page.
 """

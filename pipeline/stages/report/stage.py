@@ -1,6 +1,6 @@
-"""`report`: one page of everything that a work folder has come to, to look at, to send, and to keep.
+"""The report stage: one page with all results of a work folder.
 
-The page needs nothing but itself, and the same tables give the same page.
+The page is self-contained, and the same tables give the same page.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pydantic import Field
 
 from pipeline.config import Settings
 from pipeline.execution.runner import Context, Outcome
-from pipeline.stages.report import dataset_sections as report_dataset
-from pipeline.stages.report import result_sections as report_results
-from pipeline.stages.report.html import ImageLimit, render_page
+from pipeline.stages.report import dataset_sections, result_sections
+from pipeline.stages.report.html import render_page
+from pipeline.stages.report.pictures import ImageLimit
 from pipeline.stages.report.work_folder import REPORTED, WorkFolder
 from pipeline.storage.files import write_bytes
 from pipeline.storage.lock import locked
@@ -26,16 +26,16 @@ __all__ = ["NAME", "ReportConfig", "build_page", "run"]
 
 NAME: Final = "report"
 PAGE_FILE: Final = "index.html"
-SHEETS_SHARE: Final = 0.62  # of the page's bytes, before they are written as letters, which takes a third more
+SHEETS_SHARE: Final = 0.62  # of the page's bytes; base64 then makes the sheets a third larger
 
 
 class ReportConfig(Settings):
-    """How the page looks.
+    """Settings of the page.
 
     Attributes:
-        title: of the page; the work folder's name by default.
-        width: sheets of photos are made no wider than this, in pixels.
-        megabytes: of the page, about; the more sheets there are, the smaller they become.
+        title: title of the page; the work folder's name by default.
+        width: maximum width of the sheets of photos, in pixels.
+        megabytes: approximate size of the page; the more sheets there are, the smaller they become.
     """
 
     title: str | None = None
@@ -44,58 +44,59 @@ class ReportConfig(Settings):
 
 
 def build_page(work: WorkFolder, config: ReportConfig) -> str:
-    """Return the page of a work folder."""
+    """Build the page of a work folder."""
     limit = ImageLimit(config.width, round(SHEETS_SHARE * 1e6 * config.megabytes / work.num_sheets))
     sections = [
-        report_results.headline_section(work),
-        report_dataset.dataset_section(work, limit),
-        report_dataset.histograms_section(work),
-        report_dataset.priors_section(work),
-        report_dataset.training_section(work, limit),
-        report_results.scores_section(work),
-        report_results.errors_section(work),
-        report_results.operating_point_section(work),
-        report_results.photos_section(work, limit),
+        result_sections.headline_section(work),
+        dataset_sections.dataset_section(work, limit),
+        dataset_sections.histograms_section(work),
+        dataset_sections.priors_section(work),
+        dataset_sections.training_section(work, limit),
+        result_sections.scores_section(work),
+        result_sections.errors_section(work),
+        result_sections.operating_point_section(work),
+        result_sections.photos_section(work, limit),
     ]
-    return render_page(config.title or work.name, _subtitle(work), [part for part in sections if part.body])
+    return render_page(config.title or work.name, _subtitle(work), [section for section in sections if section.blocks])
 
 
 def run(context: Context, config: ReportConfig) -> Outcome:
-    """Return what became of the work folder: a page, written anew if it says something else than before."""
-    started, work = time.monotonic(), WorkFolder(context.work)
+    """Write the page of the work folder, if it differs from the one that is there."""
+    started = time.monotonic()
+    work = WorkFolder(context.work)
     work.folder("index").require_manifest()
     folder = context.folder(NAME).path
     with locked(folder, reads=[context.folder(stage).path for stage in REPORTED]):
-        data, path = build_page(work, config).encode(), folder / PAGE_FILE
+        data = build_page(work, config).encode()
+        path = folder / PAGE_FILE
         if path.is_file() and path.read_bytes() == data:
             return _outcome(work, path, data, started)
-        with open_run(NAME, context.tracking, context.parent_run()) as tracked:
-            tracked.log_settings({NAME: config.model_dump()})
+        with open_run(NAME, context.tracking, context.parent_run()) as run_logger:
+            run_logger.log_settings({NAME: config.model_dump()})
             write_bytes(path, data, context.disk_retry_seconds)
-            outcome = _outcome(work, path, data, started, changed=True, run_id=tracked.run_id)
-            tracked.log({"bytes": float(len(data))}, {"digest": outcome.digest})
-            tracked.log_files([path])
-        context.log(f"report: {path}, {len(data) / 1e6:.1f} MB, all in one file; open it in a browser")
+            outcome = _outcome(work, path, data, started, changed=True, run_id=run_logger.run_id)
+            run_logger.log({"bytes": float(len(data))}, {"digest": outcome.digest})
+            run_logger.log_files([path])
+        context.log(f"report: {path}, {len(data) / 1e6:.1f} MB, self-contained; open it in a browser")
         return outcome
 
 
 def _subtitle(work: WorkFolder) -> str:
-    """Return the line under the title: how far the work has come."""
-    done = [stage for stage in REPORTED if work.has_run(stage)]
-    return f"facade-ssd: {', '.join(done)}" + (
-        "" if len(done) == len(REPORTED) else f" ({len(done)} of {len(REPORTED)})"
-    )
+    """Return the line under the title: the stages that have run."""
+    stages = [stage for stage in REPORTED if work.has_run(stage)]
+    progress = "" if len(stages) == len(REPORTED) else f" ({len(stages)} of {len(REPORTED)})"
+    return f"facade-ssd: {', '.join(stages)}{progress}"
 
 
 def _outcome(work: WorkFolder, path: Path, data: bytes, started: float, **values: Any) -> Outcome:
-    """Make the outcome of this stage, whose rows are photos and which has no tables."""
+    """Build the stage's outcome; its rows are photos, and `changed` is false unless `values` says otherwise."""
     seconds = time.monotonic() - started
     return Outcome(
         stage=NAME,
-        rows_in=work.photos,
-        rows_out=work.photos,
+        rows_in=work.num_photos,
+        rows_out=work.num_photos,
         seconds=round(seconds, 3),
-        per_second=round(work.photos / max(seconds, 1e-9), 1),
+        per_second=round(work.num_photos / max(seconds, 1e-9), 1),
         outputs={"page": str(path), "bytes": len(data)},
         digest=hashlib.sha256(data).hexdigest(),
         **values,

@@ -15,22 +15,23 @@ import pyarrow as pa
 
 from pipeline.assets import resolve_bundle
 from pipeline.datasets.labels import class_order
-from pipeline.models.bundle import LATEST_LINK
+from pipeline.models.bundle import latest_bundle
+from pipeline.models.operating_point import OPERATING_POINT_FILE
 from pipeline.stages import STAGES
-from pipeline.stages.report.html import Html, join_html, note, tag
+from pipeline.stages.report.blocks import MissingStage, NextCommands, StaleStage
 from pipeline.storage.stage_folder import MANIFEST_FILE, StageFolder
 from ssd import bundle_digest
 from ssd.bundle import MODEL_FILE
+from ssd.training.loop import HISTORY_FILE
 
 __all__ = ["REPORTED", "WorkFolder"]
 
 REPORTED: Final = STAGES[: STAGES.index("report")]
-HISTORY_FILE: Final = "history.json"
 
 
 @dataclass(frozen=True)
 class WorkFolder:
-    """A work folder as the report reads it; each thing once."""
+    """A work folder as the report reads it; what is large is read once."""
 
     path: Path
 
@@ -43,109 +44,109 @@ class WorkFolder:
         return bool(self.history) if stage == "train" else self.folder(stage).manifest() is not None
 
     def table(self, stage: str, name: str, columns: list[str] | None = None) -> pa.Table:
-        """Return a table of a stage that has run."""
+        """Read a table of a stage that has run."""
         return self.folder(stage).read(name, columns=columns)
 
     def rows(self, stage: str, name: str) -> list[dict[str, Any]]:
-        """Return the rows of a small table."""
-        found: list[dict[str, Any]] = self.table(stage, name).to_pylist()
-        return found
+        """Read the rows of a small table."""
+        rows: list[dict[str, Any]] = self.table(stage, name).to_pylist()
+        return rows
 
     @cached_property
     def training_run(self) -> Path:
-        """The run that trained the model that was judged, else the one that was trained last."""
-        folder, judged = self.folder("train").path, self.folder("evaluate").manifest()
-        wanted = judged.settings.get("model") if judged else None
-        bundles = [
-            path.parent for path in sorted(folder.glob(f"*/bundle/{MODEL_FILE}")) if not path.parents[1].is_symlink()
-        ]
-        return next((path.parent for path in bundles if bundle_digest(path) == wanted), folder / LATEST_LINK)
+        """The folder of the run that trained the evaluated model, or else of the latest run."""
+        evaluation = self.folder("evaluate").manifest()
+        digest = evaluation.settings.get("model") if evaluation else None
+        model_files = sorted(self.folder("train").path.glob(f"*/bundle/{MODEL_FILE}"))
+        bundles = [path.parent for path in model_files if not path.parents[1].is_symlink()]
+        latest = latest_bundle(self.path)
+        return next((bundle for bundle in bundles if bundle_digest(bundle) == digest), latest).parent
 
     @cached_property
     def detections(self) -> StageFolder:
-        """The detections that were judged, else those of the work folder."""
-        judged = self.folder("evaluate").manifest()
-        place = judged.settings.get("evaluate", {}).get("detections") if judged else None
-        return StageFolder(self.path, "detect", custom_path=Path(place) if place else None)
+        """The detections that were evaluated, or else those of the work folder."""
+        evaluation = self.folder("evaluate").manifest()
+        path = evaluation.settings.get("evaluate", {}).get("detections") if evaluation else None
+        return StageFolder(self.path, "detect", custom_path=Path(path) if path else None)
 
     @cached_property
     def history(self) -> dict[str, Any]:
-        """What the last training came to, empty if there was none."""
+        """The history of the training run, empty if there was none."""
         return read_json(self.training_run / HISTORY_FILE)
 
     @cached_property
     def model(self) -> dict[str, Any]:
-        """What `model.json` says of the network that found, else of the one that was trained last."""
+        """The `model.json` of the model that detected, or else of the training run."""
         detect = self.detections.manifest()
         bundle = resolve_bundle(str(detect.settings.get("bundle") or "")) if detect else None
-        return (bundle and read_json(bundle / "model.json")) or self.trained_model
+        return (bundle and read_json(bundle / MODEL_FILE)) or self.trained_model
+
+    @property
+    def trained_model(self) -> dict[str, Any]:
+        """The `model.json` of the training run."""
+        return read_json(self.training_run / "bundle" / MODEL_FILE)
 
     @property
     def num_sheets(self) -> int:
-        """How many sheets of photos there may be: labels, augmented, found, and those of `evaluate`."""
+        """The maximum number of sheets of photos: labels, augmentation, detections, and those of `evaluate`."""
         return 3 + len(list(self.folder("evaluate").path.glob("previews/*.jpg")))
 
     @cached_property
+    def num_photos(self) -> int:
+        """The number of evaluated photos, or of indexed ones before the evaluation."""
+        stage, name = ("evaluate", "evaluated_images") if self.has_run("evaluate") else ("index", "images")
+        return self.count_rows(stage, name)
+
+    def count_rows(self, stage: str, name: str) -> int:
+        """Count the rows of a table without reading it."""
+        return sum(file.rows for file in self.folder(stage).require_manifest().files(name))
+
+    @cached_property
     def splits(self) -> list[str]:
-        """The splits that were judged, the one to look at first: test, or what there is."""
-        found = sorted(set(self.table("evaluate", "evaluated_images", ["split"])["split"].to_pylist()))
-        return sorted(found, key=lambda split: split != "test")
+        """The evaluated splits; the first is the one to show: test, if there is one."""
+        names = sorted(set(self.table("evaluate", "evaluated_images", ["split"])["split"].to_pylist()))
+        return sorted(names, key=lambda split: split != "test")
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """The classes that were judged, in the order of their labels."""
+        """The evaluated classes, in the usual order."""
         return class_order({row["label"] for row in self.rows("evaluate", "scores")} - {""})
 
     @property
     def name(self) -> str:
-        """The folder's name, with that of the folder around it where it is called work like most others."""
+        """The folder's name, or its parent's where it has the usual name `work`."""
         return self.path.parent.name if self.path.name == "work" and self.path.parent.name else self.path.name
 
-    @cached_property
-    def photos(self) -> int:
-        """How many photos were judged, or are indexed if none were."""
-        stage, name = ("evaluate", "evaluated_images") if self.has_run("evaluate") else ("index", "images")
-        return sum(file.rows for file in self.folder(stage).require_manifest().files(name))
-
-    @property
-    def trained_model(self) -> dict[str, Any]:
-        """What `model.json` says of the network that was trained last."""
-        return read_json(self.training_run / "bundle" / "model.json")
-
     def operating_point(self) -> Mapping[str, Any]:
-        """Return what `evaluate` says of thresholds."""
-        return read_json(self.folder("evaluate").path / "operating.json")
+        """Read the thresholds that `evaluate` has fitted."""
+        return read_json(self.folder("evaluate").path / OPERATING_POINT_FILE)
 
     def date(self, stage: str) -> str:
-        """Return the day on which a stage's tables were put in force, in UTC."""
+        """Return the day on which a stage's tables were committed, in UTC."""
         written = (self.folder(stage).path / MANIFEST_FILE).stat().st_mtime
         return datetime.fromtimestamp(written, UTC).strftime("%Y-%m-%d")
 
-    def missing_stage_note(self, *stages: str) -> Html:
-        """Return a sentence that says what to run before there is something to see: the last, after the others."""
+    def missing_stage_note(self, *stages: str) -> MissingStage | None:
+        """Return the command that is missing for the results of the last of these stages; None if all have run."""
         missing = [stage for stage in stages if not self.has_run(stage)]
-        if not missing:
-            return Html("")
-        after = f", after {' and '.join(missing[:-1])}" if missing[:-1] else ""
-        return note("Not yet: run ", tag("code", stage_command(missing[-1], self.path)), f"{after}.", kind="todo")
+        return MissingStage(stage_command(missing[-1], self.path), tuple(missing[:-1])) if missing else None
 
-    def next_commands(self) -> Html:
-        """Return the commands that are left to run, in order."""
-        missing = [stage for stage in REPORTED if not self.has_run(stage)]
-        commands = (tag("li", tag("code", stage_command(stage, self.path))) for stage in missing)
-        return tag("div", "What is left to run:", tag("ol", *commands), class_="todo") if missing else Html("")
+    def next_commands(self) -> NextCommands | None:
+        """Return the commands of the stages that have not run, in order; None if all have run."""
+        commands = [stage_command(stage, self.path) for stage in REPORTED if not self.has_run(stage)]
+        return NextCommands(tuple(commands)) if commands else None
 
-    def stale_stages(self) -> list[Html]:
-        """Return a sentence for each stage whose tables are older than those that they are made from."""
+    def stale_stages(self) -> list[StaleStage]:
+        """List the stages whose tables are older than those of a stage that they read."""
         return [
-            join_html(f"{stage} is older than {source}: run ", tag("code", stage_command(stage, self.path)), ".")
+            StaleStage(stage, source, stage_command(stage, self.path))
             for stage in REPORTED
             for source, digest in self._inputs(stage).items()
             if (manifest := self.folder(source).manifest()) is not None and manifest.digest != digest
         ]
 
     def _inputs(self, stage: str) -> dict[str, str]:
-        """Return the stages of this work folder that a stage's tables are made from, with the digest they had then."""
+        """Return the stages of this work folder that a stage has read, with their digests at that time."""
         manifest = self.folder(stage).manifest()
         settings = manifest.settings if manifest else {}
         inputs = {name: settings[name] for name in REPORTED if isinstance(settings.get(name), str)}
@@ -156,16 +157,16 @@ class WorkFolder:
 
 def stage_command(stage: str, work: Path) -> str:
     """Return the command that runs a stage."""
-    place = shlex.quote(str(work))
+    path = shlex.quote(str(work))
     if stage == "index":
-        return f"facade index --card CARD --root FOLDER --work {place}"
-    return f"facade detect {place}" if stage == "detect" else f"facade {stage} --work {place}"
+        return f"facade index --card CARD --root FOLDER --work {path}"
+    return f"facade detect {path}" if stage == "detect" else f"facade {stage} --work {path}"
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return an object of a JSON file, empty if there is none: a report says what there is."""
+    """Read an object from a JSON file; empty if there is none, for a report shows what there is."""
     try:
-        found = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}

@@ -50,7 +50,7 @@ def test_its_card_says_what_it_is() -> None:
     assert facts["trained"]["data"]["datasets"] == ["cmp_xml", "drawn_boxes", "saint_petersburg"]
     for name in ("cmp_xml", "saint_petersburg", "labelmefacade"):
         assert f"| {resolve_card(name)[0].licence} |" in card
-    assert "labelmefacade, *never learnt from*" in card
+    assert "labelmefacade, *not used in training*" in card
     assert "damage" in card
 
 

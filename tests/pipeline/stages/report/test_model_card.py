@@ -1,4 +1,4 @@
-"""The card of a model: figures that follow from the tables, and refusal of what another model was judged by."""
+"""The model card: its numbers equal those of the tables, and the evaluation of another model is refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ...oracle_detector import oracle_spec, run_detect, run_evaluate
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 drawn streets with their boxes."""
+    """60 synthetic streets with their boxes."""
     folder = tmp_path_factory.mktemp("streets")
     write_dataset(folder, 60, seed=4, width=160, height=120)
     return folder
@@ -34,16 +34,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A bundle that says it has learnt from the drawn streets."""
+    """A bundle whose metadata name the synthetic streets as its training data."""
     network = SSD(ModelConfig(preset("paper_coco"), CLASSES, BackboneConfig("tiny"))).eval()
-    about = {"data": {"datasets": ["drawn_boxes"]}, "init_weights": {"from": "none"}, "train": {"epochs": 7}}
-    save_bundle(tmp_path / "bundle", Bundle(network, trained=about))
+    training_info = {"data": {"datasets": ["drawn_boxes"]}, "init_weights": {"from": "none"}, "train": {"epochs": 7}}
+    save_bundle(tmp_path / "bundle", Bundle(network, trained=training_info))
     return tmp_path / "bundle"
 
 
-def judged(make: Callable[..., Workspace], name: str, folder: Path, bundle: Path, card: str = BOX_CARD) -> Workspace:
-    """A work folder where a bundle that knows what is true was judged."""
-    work = make(name)
+def evaluated_workspace(
+    make_workspace: Callable[..., Workspace], name: str, folder: Path, bundle: Path, card: str = BOX_CARD
+) -> Workspace:
+    """Evaluate an oracle under the bundle's digest in a new work folder."""
+    work = make_workspace(name)
     work.index(folder, card)
     work.extract()
     run_detect(work, replace(oracle_spec(work), digest=bundle_digest(bundle), path=str(bundle)), overwrite=True)
@@ -51,121 +53,145 @@ def judged(make: Callable[..., Workspace], name: str, folder: Path, bundle: Path
     return work
 
 
-def rows_of(card: str, section: str) -> list[list[str]]:
-    """The rows of the first table of a section, without its head."""
+def table_rows(card: str, section: str) -> list[list[str]]:
+    """Return the rows of the first table of a section, without its headers."""
     text = card.split(f"## {section}\n")[1].split("\n## ", maxsplit=1)[0]
     table = re.search(r"(?:^\|.*\n?)+", text, re.MULTILINE)
     assert table
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[0].splitlines()[2:]]
 
 
-def test_figures_are_those_of_the_tables(workplace: Callable[..., Workspace], folder: Path, bundle: Path) -> None:
-    work = judged(workplace, "work", folder, bundle)
-    path = write_model_card(bundle, [work.context.work], "## What it is not\n\nA surveyor.")
+def test_card_has_the_numbers_of_the_tables(workplace: Callable[..., Workspace], folder: Path, bundle: Path) -> None:
+    work = evaluated_workspace(workplace, "work", folder, bundle)
+    path = write_model_card(bundle, [work.context.work], "## Limitations\n\nNot a survey.")
     card = path.read_text()
     assert path == bundle / CARD_FILE
-    assert card.endswith("A surveyor.\n")
-    images = [row["split"] for row in work.rows("index", "images")]
-    (data,) = rows_of(card, "Data")
-    counts = [str(images.count(split)) for split in ("train", "val", "test")]
+    assert card.endswith("Not a survey.\n")
+    splits = [row["split"] for row in work.rows("index", "images")]
+    (data,) = table_rows(card, "Data")
+    counts = [str(splits.count(split)) for split in ("train", "val", "test")]
     assert data == ["drawn_boxes", "Apache-2.0", *counts, "building, window, door"]
-    (scores,) = rows_of(card, "How good it is")
-    table = {
+    (scores,) = table_rows(card, "Average precision")
+    expected = {
         row["label"]: row["value"]
         for row in work.rows("evaluate", "scores")
         if (row["split"], row["protocol"], row["part"]) == ("test", "voc11_50", "")
     }
-    assert [cell.split()[0] for cell in scores[1:]] == [f"{100 * table[label]:.1f}" for label in ("", *CLASSES)]
+    assert [cell.split()[0] for cell in scores[1:]] == [f"{100 * expected[label]:.1f}" for label in ("", *CLASSES)]
 
 
-def test_selected_by_the_bundles_own_thresholds(
+def test_card_applies_the_thresholds_of_the_bundle(
     workplace: Callable[..., Workspace], folder: Path, bundle: Path
 ) -> None:
-    work = judged(workplace, "work", folder, bundle)
+    work = evaluated_workspace(workplace, "work", folder, bundle)
     card = write_model_card(bundle, [work.context.work], "").read_text()
     split = {row["image_id"]: row["split"] for row in work.rows("index", "images")}
-    chosen = [
+    selected = [
         row
         for row in work.rows("evaluate", "detection_matches")
         if row["selected"] and row["outcome"] != "ignored" and split[row["image_id"]] == "test"
     ]
-    for _, label, objects, selected, right in rows_of(card, "What is selected"):
-        true = [
+    for _, label, count, recall, precision in table_rows(card, "Selected detections"):
+        objects = [
             row
             for row in work.rows("evaluate", "ground_truths")
             if row["label"] == label and not row["ignore"] and split[row["image_id"]] == "test"
         ]
-        own = [row["outcome"] == "correct" for row in chosen if row["label"] == label]
-        assert int(objects) == len(true)
-        if len(true) >= 20:
-            assert selected == f"{100 * sum(row['selected'] for row in true) / len(true):.0f} %"
-        if len(own) >= 20:
-            assert right == f"{100 * sum(own) / len(own):.0f} %"
-    sizes = [row for row in rows_of(card, "How small") if row[:2] == ["window", "found"]]
-    counted = sum(int(count) for count in re.findall(r"of (\d+)", " ".join(sizes[0])))
-    windows = [row[2] for row in rows_of(card, "What is selected") if row[1] == "window"]
-    assert 0.8 * int(windows[0]) < counted <= int(windows[0])
+        is_correct = [row["outcome"] == "correct" for row in selected if row["label"] == label]
+        assert int(count) == len(objects)
+        if len(objects) >= 20:
+            assert recall == f"{100 * sum(row['selected'] for row in objects) / len(objects):.0f} %"
+        if len(is_correct) >= 20:
+            assert precision == f"{100 * sum(is_correct) / len(is_correct):.0f} %"
+    sizes = [row for row in table_rows(card, "Results by object size") if row[:2] == ["window", "detected"]]
+    total = sum(int(count) for count in re.findall(r"of (\d+)", " ".join(sizes[0])))
+    windows = [row[2] for row in table_rows(card, "Selected detections") if row[1] == "window"]
+    assert 0.8 * int(windows[0]) < total <= int(windows[0])
 
 
-@pytest.mark.parametrize(("seed", "told"), [(5, "strangers, *never learnt from*"), (4, "strangers")])
-def test_a_set_never_learnt_from_says_so_unless_its_photos_are_of_another(
-    workplace: Callable[..., Workspace], folder: Path, bundle: Path, tmp_path: Path, seed: int, told: str
+@pytest.mark.parametrize("use_count_calibration", [True, False])
+def test_card_explains_how_detections_are_selected(
+    workplace: Callable[..., Workspace], folder: Path, bundle: Path, use_count_calibration: bool
+) -> None:
+    work = evaluated_workspace(workplace, "work", folder, bundle)
+    point = load_operating_point(bundle, bundle_digest(bundle))
+    assert point is not None
+    window = replace(point.classes["window"], use_count_calibration=use_count_calibration, count_threshold=0.257)
+    point = replace(point, classes={**point.classes, "window": window})
+    (bundle / "operating.json").write_bytes(point.to_json())
+    card = write_model_card(bundle, [work.context.work], "").read_text()
+    rules = ["detections with a score of 0.26 or more", "as many of the best detections as expected"]
+    assert f"* window: {rules[use_count_calibration]}" in card
+
+
+@pytest.mark.parametrize(("seed", "title"), [(5, "strangers, *not used in training*"), (4, "strangers")])
+def test_card_marks_a_dataset_as_unseen_only_if_its_photos_are(
+    workplace: Callable[..., Workspace], folder: Path, bundle: Path, tmp_path: Path, seed: int, title: str
 ) -> None:
     write_dataset(tmp_path / "others", 60, seed=seed, width=160, height=120)
-    first = judged(workplace, "first", folder, bundle)
-    fitted = load_operating_point(bundle, bundle_digest(bundle))
-    other = BOX_CARD.replace('name = "drawn_boxes"', 'name = "strangers"')
-    second = judged(workplace, "second", tmp_path / "others", bundle, other)
+    first = evaluated_workspace(workplace, "first", folder, bundle)
+    point = load_operating_point(bundle, bundle_digest(bundle))
+    other_card = BOX_CARD.replace('name = "drawn_boxes"', 'name = "strangers"')
+    second = evaluated_workspace(workplace, "second", tmp_path / "others", bundle, other_card)
     card = write_model_card(bundle, [first.context.work, second.context.work], "").read_text()
-    assert fitted is not None
-    assert [row[0] for row in rows_of(card, "Data")] == ["drawn_boxes", told]
-    assert len(rows_of(card, "How good it is")) == 2
+    assert point is not None
+    assert [row[0] for row in table_rows(card, "Data")] == ["drawn_boxes", title]
+    assert len(table_rows(card, "Average precision")) == 2
 
 
-def test_what_another_model_found_is_refused(
+def test_card_refuses_the_evaluation_of_another_model(
     workplace: Callable[..., Workspace], folder: Path, bundle: Path, tmp_path: Path
 ) -> None:
-    work = judged(workplace, "work", folder, bundle)
+    work = evaluated_workspace(workplace, "work", folder, bundle)
     network = SSD(ModelConfig(preset("paper_voc"), CLASSES, BackboneConfig("tiny"))).eval()
     save_bundle(tmp_path / "other", Bundle(network))
-    with pytest.raises(FacadeError, match=r"says nothing of .*other, another model was judged there; run `facade det"):
+    with pytest.raises(
+        FacadeError, match=r"no evaluation of .*other, another model was evaluated there; run `facade d"
+    ):
         write_model_card(tmp_path / "other", [work.context.work], "")
-    with pytest.raises(FacadeError, match="nothing was judged there"):
+    with pytest.raises(FacadeError, match="nothing was evaluated there"):
         write_model_card(bundle, [tmp_path / "nowhere"], "")
     with pytest.raises(FacadeError, match="in more than one of these work folders"):
         write_model_card(bundle, [work.context.work] * 2, "")
-    with pytest.raises(FacadeError, match="came along and keeps its card"):
+    with pytest.raises(FacadeError, match="is the bundled default model, whose card is read-only"):
         write_model_card(resolve_bundle(DEFAULT_MODEL), [work.context.work], "")
     assert not (bundle / CARD_FILE).exists()
 
 
 @pytest.mark.parametrize(
-    ("about", "message"),
+    ("training_info", "message"),
     [
-        ({"data": {"datasets": ["drawn_boxes", "secrets"]}}, "has learnt from secrets too"),
-        ({"data": {"datasets": ["drawn_boxes"], "photos": {"train": 60}}}, "has learnt from all photos"),
+        ({"data": {"datasets": ["drawn_boxes", "secrets"]}}, "was also trained on secrets"),
+        ({"data": {"datasets": ["drawn_boxes"], "photos": {"train": 60}}}, "was trained on all splits"),
         (
             {"data": {"datasets": ["drawn_boxes"]}, "init_weights": {"trained": {"data": {"datasets": ["old"]}}}},
-            "from old too",
+            "also trained on old",
         ),
     ],
 )
-def test_what_it_learnt_from_is_not_left_out(
-    workplace: Callable[..., Workspace], folder: Path, bundle: Path, about: dict[str, Any], message: str
+def test_card_refuses_to_leave_out_training_data(
+    workplace: Callable[..., Workspace], folder: Path, bundle: Path, training_info: dict[str, Any], message: str
 ) -> None:
-    save_bundle(bundle, replace(load_bundle(bundle), trained=about))
-    work = judged(workplace, "work", folder, bundle)
+    save_bundle(bundle, replace(load_bundle(bundle), trained=training_info))
+    work = evaluated_workspace(workplace, "work", folder, bundle)
     with pytest.raises(FacadeError, match=message):
         write_model_card(bundle, [work.context.work], "")
 
 
-def test_where_nothing_is_known_nothing_is_claimed(
+def test_card_claims_nothing_of_unknown_training_data(
     workplace: Callable[..., Workspace], folder: Path, bundle: Path
 ) -> None:
     save_bundle(bundle, replace(load_bundle(bundle), trained={"source": {"file": "ssd.pth"}}))
-    odd = BOX_CARD.replace("Apache-2.0", "a | b")
-    work = judged(workplace, "work", folder, bundle, odd)
+    odd_card = BOX_CARD.replace("Apache-2.0", "a | b")
+    work = evaluated_workspace(workplace, "work", folder, bundle, odd_card)
     card = write_model_card(bundle, [work.context.work], "").read_text()
-    assert "weights are those of ssd.pth; what they learnt from is not known" in card
-    assert "never learnt from" not in card
+    assert "weights were imported from ssd.pth; their training data is not known" in card
+    assert "not used in training*" not in card
     assert "| drawn_boxes | a \\| b |" in card
+
+
+def test_card_warns_of_incomplete_labels(workplace: Callable[..., Workspace], folder: Path, bundle: Path) -> None:
+    work = evaluated_workspace(workplace, "work", folder, bundle, "complete = false\n" + BOX_CARD)
+    card = write_model_card(bundle, [work.context.work], "").read_text()
+    data_section = card.split("## Data\n")[1].split("\n## ", maxsplit=1)[0]
+    assert "The labels of drawn_boxes are incomplete: some objects are not labelled" in data_section
