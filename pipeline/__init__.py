@@ -4,4 +4,4 @@ Read on in this order: `cli`, then one stage (`index`, `extract`), then what tha
 everything eagerly, hands shards of rows to `parallel`, and `store` keeps what comes back.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -29,6 +29,7 @@ ONLY_IN = {
     "mlflow": {
         *("pipeline/tracking/run_logger.py", "pipeline/tracking/registry.py", "pipeline/tracking/pyfunc_model.py"),
     },
+    "jinja2": {"pipeline/stages/report/html.py"},
     "onnx": {"pipeline/models/onnx_export.py"},
     "onnxruntime": {"pipeline/models/onnx_export.py"},
     "pickle": set(),

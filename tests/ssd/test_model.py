@@ -171,7 +171,7 @@ def test_the_example_of_the_readme_runs() -> None:
     code = "\n".join(line[4:] for line in section.splitlines() if line.startswith("    "))
     names: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), names)
-    found = names["found"]
+    found = names["detections"]
     assert isinstance(found, list)
     assert len(found) == 2
     model = names["model"]
