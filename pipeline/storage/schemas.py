@@ -188,6 +188,8 @@ def check_schema(schema: pa.Schema, name: str, where: str) -> None:
     ours = (SCHEMAS[name].metadata or {})[VERSION_KEY].decode()
     if found != name:
         raise FacadeError(f"{where} holds the table {found!r}, expected {name!r}; point at the right folder.")
+    if int(version.split(".")[0]) < int(ours.split(".")[0]):
+        raise FacadeError(f"{where} has version {version}, this program reads {ours}; run its stage again.")
     if int(version.split(".")[0]) > int(ours.split(".")[0]):
         raise FacadeError(f"{where} has version {version}, this program reads up to {ours}; update facade-ssd.")
 

@@ -37,6 +37,8 @@ def read_corrections(path: Path) -> dict[str, list[Correction]]:
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     if absent := [name for name in REQUIRED_COLUMNS if name not in (reader.fieldnames or ())]:
         raise UsageError(f"{path} has no column {absent[0]}; corrections have {', '.join(REQUIRED_COLUMNS)}.")
+    if "found_label" in (reader.fieldnames or ()):
+        raise UsageError(f"{path}: the column found_label is called detected_label since version 0.2; rename it.")
     try:
         for row in reader:
             found.setdefault(row["image_id"], []).extend(_parse_corrections(path, reader.line_num, row))

@@ -27,7 +27,7 @@ def test_readers_share_and_keep_a_writer_out(tmp_path: Path) -> None:
 
 
 def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
-    program = "import sys, time; from pathlib import Path; from pipeline.lock import locked\n"
+    program = "import sys, time; from pathlib import Path; from pipeline.storage.lock import locked\n"
     program += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "a")], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None

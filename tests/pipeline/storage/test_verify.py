@@ -30,7 +30,7 @@ def test_untouched_tables_are_fine(work: Path) -> None:
 
 def test_every_change_is_found(work: Path) -> None:
     (boxes,) = (work / "extract/boxes").glob("*.parquet")
-    (extracts,) = (work / "extract/extracts").glob("*.parquet")
+    (extracts,) = (work / "extract/extraction_log").glob("*.parquet")
     (images,) = (work / "index/images").glob("*.parquet")
     table = pq.read_table(boxes)
     boxes.with_name("copy.parquet").write_bytes(boxes.read_bytes())

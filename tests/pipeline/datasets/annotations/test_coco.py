@@ -44,17 +44,17 @@ def read(content: dict[str, Any], of: Card | None = None) -> AnnotatedBoxes:
     ],
 )
 def test_the_bbox_wins_and_the_outline_stands_in(annotation: dict[str, Any], box: list[float], coco: Any) -> None:
-    assert read(coco.one(**annotation)).xyxy.tolist() == [box]
+    assert read(coco.single_annotation(**annotation)).xyxy.tolist() == [box]
 
 
 def test_crowds_are_to_be_ignored(coco: Any) -> None:
     for value, ignored in ((1, True), (True, True), (0, False), (None, False)):
-        assert read(coco.one(iscrowd=value)).ignore.tolist() == [ignored]
-    assert not read(coco.one(iscrowd=1)).difficult.any()
+        assert read(coco.single_annotation(iscrowd=value)).ignore.tolist() == [ignored]
+    assert not read(coco.single_annotation(iscrowd=1)).difficult.any()
 
 
 def test_ids_go_before_names_and_both_may_be_mixed(coco: Any) -> None:
-    content = coco.one()
+    content = coco.single_annotation()
     content["categories"] = [{"id": 0, "name": "facade"}, {"id": 3, "name": "facade"}, {"id": 4, "name": "window"}]
     content["annotations"] = [{**content["annotations"][0], "category_id": key} for key in (0, 3, 4, 3.0)]
     assert read(content, card(**{"facade": "building", "3": "door", "window": "window"})).labels == (
@@ -95,11 +95,11 @@ def test_ids_go_before_names_and_both_may_be_mixed(coco: Any) -> None:
 )
 def test_a_broken_annotation_is_named(annotation: dict[str, Any], reason: str, coco: Any) -> None:
     with pytest.raises(BadInputError, match=reason):
-        read(coco.one(**annotation))
+        read(coco.single_annotation(**annotation))
 
 
 def test_another_size_than_the_photos_is_refused(coco: Any) -> None:
-    content = coco.one()
+    content = coco.single_annotation()
     content["images"][0]["width"] = 640
     with pytest.raises(BadInputError, match="the annotation is of 640x240 pixels and its photo has 320x240"):
         read(content)

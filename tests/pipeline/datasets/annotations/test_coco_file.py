@@ -96,7 +96,7 @@ def test_a_file_that_says_the_same_changes_nothing(workplace: Callable, drawn_co
 
 
 def test_a_worker_never_answers_from_an_old_file(tmp_path: Path, coco: Any) -> None:
-    content = coco.one()
+    content = coco.single_annotation()
     coco.save(tmp_path, content)
     uri = f"{tmp_path / coco.file}#a.jpg"
     before = json.loads(annotation_bytes(uri))
@@ -115,7 +115,7 @@ def test_a_worker_never_answers_from_an_old_file(tmp_path: Path, coco: Any) -> N
 
 
 def test_an_entry_is_its_image_alone_in_canonical_form(tmp_path: Path, coco: Any) -> None:
-    content = coco.one()
+    content = coco.single_annotation()
     content["images"].append({"id": 6, "file_name": "b.jpg"})
     content["categories"].append({"id": 9, "name": "door"})
     coco.save(tmp_path, content)
@@ -193,7 +193,7 @@ def test_a_broken_file_is_one_sentence(
     if isinstance(broken, str):
         (drawn_copy / coco.file).write_text(broken)
     else:
-        whole = {**coco.one(), **broken}
+        whole = {**coco.single_annotation(), **broken}
         coco.save(drawn_copy, {key: value for key, value in whole.items() if value is not None})
     with pytest.raises(FacadeError, match=rf"all\.json cannot be used: .*{reason}"):
         workplace().index(drawn_copy, coco.card)
@@ -205,7 +205,7 @@ def test_a_remote_file_is_read_anew_when_it_changes(workplace: Callable, drawn: 
     system = fsspec.filesystem("memory")
     for left in (1, 6):
         system.pipe("/coco/photos/a.jpg", (drawn / "photos/facade_00000.jpg").read_bytes())
-        system.pipe("/coco/all.json", json.dumps(coco.one(bbox=[left, 2, 3, 4])).encode())
+        system.pipe("/coco/all.json", json.dumps(coco.single_annotation(bbox=[left, 2, 3, 4])).encode())
         work = workplace()
         work.index("memory://coco", coco.card)
         work.extract()

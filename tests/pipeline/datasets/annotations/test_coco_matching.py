@@ -91,7 +91,7 @@ def test_hashes_and_accents_in_names(workplace: Callable, drawn: Path, tmp_path:
     root = tmp_path / "set #2"
     (root / "photos").mkdir(parents=True)
     (root / f"photos/{apart}.jpg").write_bytes(photo)
-    content = coco.one()
+    content = coco.single_annotation()
     content["images"][0]["file_name"] = f"{composed}.jpg"
     coco.save(root, content)
     work = workplace()
@@ -124,7 +124,7 @@ def test_every_split_has_its_file(
         (tmp_path / "set" / split).mkdir(parents=True)
         (tmp_path / "set" / split / "a.jpg").write_bytes(photo)
         file = annotations.replace("{split}", split).replace("*", split)
-        coco.save(tmp_path / "set", coco.one(bbox=[left, 2, 3, 4]), file)
+        coco.save(tmp_path / "set", coco.single_annotation(bbox=[left, 2, 3, 4]), file)
     text = coco.card.replace("photos/{id}.jpg", images).replace("all.json", annotations)
     work = workplace()
     work.index(tmp_path / "set", text)

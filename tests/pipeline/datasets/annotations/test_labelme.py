@@ -134,5 +134,5 @@ def test_a_set_goes_through_with_hashes_in_its_names(workplace: Callable, drawn_
         (drawn_copy / f"labels/no#{path.stem}.json").write_text(json.dumps(content))
     work = workplace()
     work.index(drawn_copy, TEXT)
-    assert (work.extract().rows_out, work.rows("index", "remarks")) == (10, [])
+    assert (work.extract().rows_out, work.rows("index", "warnings")) == (10, [])
     assert {(row["xmin"], row["ymax"], row["difficult"]) for row in work.rows("extract", "boxes")} == {(10, 25, True)}

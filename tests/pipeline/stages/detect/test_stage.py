@@ -355,7 +355,7 @@ def test_shards_for_schedulers_make_the_same_tables(detection_run: Place) -> Non
     assert detection_run.run(shards=(1, 3)).changed is False
     whole = detection_run.run()
     assert (whole.rows_in, whole.rejected) == (1100, 1)
-    assert any("3 of 3 shards were finished before" in line for line in detection_run.said)
+    assert any("3 of 3 shards were finished before" in line for line in detection_run.messages)
     assert whole.digest == detection_run.run(out=detection_run.folder / "calm").digest
     with pytest.raises(UsageError, match="0:3"):
         detection_run.run(shards=(2, 4))
@@ -378,7 +378,7 @@ def test_too_many_rejected_photos_are_an_error_and_stay_done(detection_run: Plac
     with pytest.raises(FacadeError, match=r"50\.0%, allowed are 20\.0%"):
         detect.run(strict, DetectConfig(), detection_run.job())
     assert detection_run.run().rejected == 5
-    assert any("1 of 1 shards were finished before" in line for line in detection_run.said)
+    assert any("1 of 1 shards were finished before" in line for line in detection_run.messages)
 
 
 def test_a_list_s_own_columns_come_through(detection_run: Place) -> None:

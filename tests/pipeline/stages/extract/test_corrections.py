@@ -48,7 +48,7 @@ def test_a_label_is_ignored_and_a_missing_one_is_added(work: Workspace) -> None:
 def test_of_a_wrong_class_both_are_ignored(work: Workspace) -> None:
     door = next(row for row in work.rows("extract", "boxes") if row["label"] == "door")
     box = ",".join(f"{door[name]:.2f}" for name in ("xmin", "ymin", "xmax", "ymax"))
-    text = f"image_id,label,found_label,xmin,ymin,xmax,ymax\n{door['image_id']},door,window,{box}\n"
+    text = f"image_id,label,detected_label,xmin,ymin,xmax,ymax\n{door['image_id']},door,window,{box}\n"
     (work.context.work / "corrections.csv").write_text(text)
     assert work.extract().added == 1
     ignored = [row for row in work.rows("extract", "boxes") if row["ignore"]]
@@ -84,3 +84,9 @@ def test_a_file_that_says_something_else_is_refused(tmp_path: Path, text: str, s
 def test_without_a_file_nothing_is_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read"):
         read_corrections(tmp_path / "none.csv")
+
+
+def test_old_column_is_refused_with_its_new_name(work: Workspace) -> None:
+    (work.context.work / "corrections.csv").write_text("image_id,label,found_label,xmin,ymin,xmax,ymax\n")
+    with pytest.raises(UsageError, match="found_label is called detected_label since version 0.2"):
+        work.extract()

@@ -100,7 +100,7 @@ def test_strays_and_duplicates_are_remarked(workplace: Callable, drawn_copy: Pat
     assert [name for name, split in splits.items() if split == "test"] == [f"facade_0000{i}" for i in (1, 2, 3)]
     assert {"train", "val"} == set(splits.values()) - {"test"}
     assert splits["same"] == splits["facade_00000"]
-    assert any("1 duplicates, 2 strays" in line for line in work.said)
+    assert any("1 duplicates, 2 strays" in line for line in work.messages)
 
 
 def test_a_stray_that_comes_later_is_remarked(workplace: Callable, drawn_copy: Path) -> None:
@@ -188,7 +188,7 @@ def test_pictures_that_no_pattern_takes_are_told(workplace: Callable, drawn_copy
     shutil.copy(drawn_copy / "photos/facade_00000.jpg", drawn_copy / "photos/facade_00000.JPEG")
     work = workplace()
     work.index(drawn_copy, card_text())
-    assert any("pictures fit no pattern of the card, for example masks/" in line for line in work.said)
+    assert any("pictures fit no pattern of the card, for example masks/" in line for line in work.messages)
 
 
 def test_a_list_line_that_fits_several_photos_is_one_sentence(workplace: Callable, drawn_copy: Path) -> None:

@@ -140,7 +140,7 @@ def test_the_stage_writes_what_train_takes(described_work) -> None:
     assert set(value["specs"]) == {"greedy", "statistics", "paper_voc", "paper_coco", "epfl_table", "epfl_code"}
     assert PriorSpec.from_json(value["specs"][value["chosen"]]).input_size == (300, 300)
     assert {row["split"] for row in value["coverage"]} == {"train", "val", "test"}
-    assert any("8752 priors by this table, 8732 by the report's Table II" in line for line in described_work.said)
+    assert any("8752 priors by this table, 8732 by the report's Table II" in line for line in described_work.messages)
     assert (path.parent / "figures/coverage.png").stat().st_size > 5000
     path.unlink()
     assert priors.run(described_work.context, PriorsConfig()).changed is False
