@@ -60,4 +60,4 @@ class DetectConfig(Settings):
 
     def cache_key_fields(self) -> dict[str, Any]:
         """Return the settings that decide what is found in a photo; the others decide in which, and how fast."""
-        return self.model_dump(exclude={"datasets", "device", "batch", "readers"})
+        return self.model_dump(exclude={"datasets", "device", "batch", "reader_threads"})

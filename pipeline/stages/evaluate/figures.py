@@ -141,7 +141,7 @@ def _error_breakdown_figure(error_breakdown: Rows, split: str, labels: Sequence[
         axes.margins(x=0.45)
         axes.set_xlabel(f"{split}: chosen detections; points of AP")
 
-    return save_figure(folder / "diagnosis.png", labels, panel)
+    return save_figure(folder / "error_breakdown.png", labels, panel)
 
 
 def _set_unit_axes(axes: Axes, x_label: str, y_label: str) -> None:

@@ -205,7 +205,7 @@ def errors_section(work: WorkFolder) -> Section:
         "Errors",
         confusion_table(counts, work.classes, split),
         error_gains_table(breakdown, work.classes, split),
-        read_chart(work.folder("evaluate").path / "figures" / "diagnosis.png", caption),
+        read_chart(work.folder("evaluate").path / "figures" / "error_breakdown.png", caption),
     )
 
 

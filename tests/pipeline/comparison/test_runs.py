@@ -154,7 +154,7 @@ def test_evaluated_runs_are_listed_the_newest_first(recorded_runs: Kept, run_com
     assert row["low"] < row["map"] < row["high"]
     assert row["digest"] == bundle_digest(recorded_runs.models["good"].bundle)
     assert line["runs"][-2]["what"] == "demo, paper_coco"  # of the run that trained what it judged
-    assert f"{row['map']:.3f} ({row['low']:.3f} to {row['high']:.3f})" in text
+    assert f"{100 * row['map']:.1f} ({100 * row['low']:.1f} to {100 * row['high']:.1f})" in text
     assert "nothing to do" not in text
 
 

@@ -43,7 +43,7 @@ class Place:
 
     folder: Path
     stubs: Any
-    said: list[str]
+    messages: list[str]
 
     @property
     def source(self) -> Path:
@@ -57,7 +57,7 @@ class Place:
     def context(self) -> Context:
         quiet: Any = lambda *_: SilentProgress()  # noqa: E731
         return Context(
-            self.folder, WorkerConfig(count=0), "off", max_rejected=1.0, log=self.said.append, make_progress=quiet
+            self.folder, WorkerConfig(count=0), "off", max_rejected=1.0, log=self.messages.append, make_progress=quiet
         )
 
     def job(self, **changes: Any) -> Job:
@@ -316,11 +316,11 @@ def test_another_model_source_or_setting_is_refused_in_a_sentence(detection_run:
     (detection_run.folder / "other").mkdir()
     config = DetectConfig(min_score=0.4) if change == "settings" else DetectConfig()
     changes = {
-        "model": {"finder": detection_run.stubs.StubSpec("nothing")},
+        "model": {"detector": detection_run.stubs.StubSpec("nothing")},
         "source": {"source": str(detection_run.folder / "other")},
         "settings": {},
     }[change]
-    told = {"model": "model lights, not nothing", "source": "other", "settings": r"detect\.score None, not 0\.4"}[
+    told = {"model": "model lights, not nothing", "source": "other", "settings": r"detect\.min_score None, not 0\.4"}[
         change
     ]
     with pytest.raises(FacadeError, match=told):
@@ -443,7 +443,7 @@ def test_the_command_finds_what_the_detector_finds(facade: Callable, bundle: Pat
         assert np.allclose([row["score"] for row in own], expected.scores, atol=1e-4)
         assert len({row["label"] for row in own}) > 1
     assert [path.name for path in sorted((tmp_path / "out/previews").iterdir())] == [
-        *("000_facade_00000.jpg", "001_facade_00003.jpg", "002_facade_00006.jpg", "scores.jpg", "contact_sheet.jpg")
+        *("000_facade_00000.jpg", "001_facade_00003.jpg", "002_facade_00006.jpg", "contact_sheet.jpg", "scores.jpg")
     ]
     again = facade("detect", drawn / "photos", *common)
     assert (again.code, again.line["changed"], "nothing to do" in again.text) == (0, False, True)

@@ -133,7 +133,7 @@ def test_what_was_cut_short_after_the_tables_is_done_by_the_next(
 ) -> None:
     folder = work.context.folder("evaluate").path
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "_conclude", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(evaluate, "_finalize", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run_evaluate(work)
     assert not (folder / OPERATING_POINT_FILE).exists()

@@ -78,7 +78,7 @@ def test_boxes_become_a_bundle_once(make_prepared_work: Prepared) -> None:
 
 def test_all_photos_may_be_learnt_from(make_prepared_work: Prepared) -> None:
     place = make_prepared_work()
-    bundle = load_bundle(Path(trained(place, everything=True, epochs=1).outputs["bundle"]))
+    bundle = load_bundle(Path(trained(place, use_all_splits=True, epochs=1).outputs["bundle"]))
     assert bundle.trained["data"]["photos"] == {"train": 10}
     assert (bundle.trained["val"], bundle.trained["test"]) == ({}, {})
 
@@ -161,7 +161,7 @@ def test_an_empty_train_split_is_told(make_prepared_work: Prepared, cards: Seque
 def test_weights_of_another_network_are_told(make_prepared_work: Prepared, tmp_path: Path) -> None:
     save_file({"features.0.weight": torch.zeros(3, 3, 3, 3)}, tmp_path / "trunk.safetensors")
     with pytest.raises(FacadeError, match=r"A trunk for mobilenet_v2 has tensors named features.N as torchvision's"):
-        trained(make_prepared_work(), backbone="mobilenet_v2", start=str(tmp_path / "trunk.safetensors"))
+        trained(make_prepared_work(), backbone="mobilenet_v2", init_weights=str(tmp_path / "trunk.safetensors"))
 
 
 def test_photos_that_are_gone_are_rejected_and_counted(make_prepared_work: Prepared, drawn_copy: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_box_outside_its_photo_is_rejected(make_prepared_work: Prepared) -> No
 def test_another_model_is_a_start(make_prepared_work: Prepared) -> None:
     place = make_prepared_work()
     first = trained(place, epochs=1)
-    second = trained(place, start=first.outputs["bundle"], classes=("window", "door"), epochs=1, lr=1e-9)
+    second = trained(place, init_weights=first.outputs["bundle"], classes=("window", "door"), epochs=1, lr=1e-9)
     assert load_bundle(Path(second.outputs["bundle"])).trained["init_weights"]["from"] == "bundle"
     assert any("The weights know 3 classes, the model 2" in line for line in place.messages)
     one, two = (load_bundle(Path(outcome.outputs["bundle"])).model.backbone for outcome in (first, second))
@@ -278,6 +278,6 @@ def test_settings_say_what_differs_from_a_preset() -> None:
     )
     learning = settings.to_ssd_config()
     assert (learning.epochs, learning.lr, learning.loss.min_negatives) == (358, 0.01, 4)
-    assert settings.model_copy(update={"augmentation": "none"}).learning().augmentation.flip_chance == 0
+    assert settings.model_copy(update={"augmentation": "none"}).to_ssd_config().augmentation.flip_chance == 0
     with pytest.raises(UsageError, match="unknown key 'epoch'"):
         resolve_settings(TrainConfig, {"train": {"epoch": 3}}, "train")
