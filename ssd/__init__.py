@@ -53,22 +53,12 @@ from ssd.model import IMAGENET_MEAN, IMAGENET_STD, SSD, ModelConfig, backbone_fo
 from ssd.priors.presets import PRESETS, paper_formula, preset, shapes_at, with_inverses
 from ssd.priors.spec import PriorMap, PriorSpec, clamp_shapes
 from ssd.resize import resize_photo
-from ssd.training import (
-    TRAIN_PRESETS,
-    DivergedError,
-    InMemoryDataset,
-    Progress,
-    TrainConfig,
-    Trainer,
-    TrainingCallbacks,
-    TrainingResult,
-    TrainingRun,
-    TrainingTask,
-    Validator,
-    load_task,
-    read_history,
-    save_task,
-)
+from ssd.training.config import TRAIN_PRESETS, TrainConfig
+from ssd.training.dataset import InMemoryDataset
+from ssd.training.loop import TrainingCallbacks, TrainingResult, TrainingRun, read_history
+from ssd.training.task import TrainingTask, load_task, save_task
+from ssd.training.trainer import DivergedError, Progress, Trainer
+from ssd.training.validation import Validator
 from ssd.weight_conversion import LAYOUTS, count_classes, detect_layout, load_matching_weights, load_trunk
 
 __all__ = [

@@ -35,11 +35,21 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn dataset of 10 small facades; never written to by a test."""
-    folder = tmp_path_factory.mktemp("drawn")
-    write_dataset(folder, 10, seed=5, width=320, height=240)
-    return folder
+def make_streets(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes synthetic datasets: `make_streets(count, seed, width, height)`; never written to by a test."""
+
+    def make(count: int, seed: int, width: int, height: int) -> Path:
+        folder = tmp_path_factory.mktemp("streets")
+        write_dataset(folder, count, seed=seed, width=width, height=height)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def drawn(make_streets: Callable[..., Path]) -> Path:
+    """A synthetic dataset of 10 small facades."""
+    return make_streets(10, 5, 320, 240)
 
 
 @pytest.fixture

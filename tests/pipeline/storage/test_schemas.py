@@ -35,7 +35,7 @@ def test_another_table_is_refused() -> None:
 def test_check_schema_refuses_other_major_versions(version: str, refused: bool) -> None:
     schema = SCHEMAS["boxes"].with_metadata({b"facade.table": b"boxes", b"facade.version": version.encode()})
     if refused:
-        with pytest.raises(FacadeError, match="update facade-ssd|run its stage again"):
+        with pytest.raises(FacadeError, match=r"update facade-ssd|run its stage again"):
             check_schema(schema, "boxes", "here")
     else:
         check_schema(schema, "boxes", "here")

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.datasets.synthetic import write_dataset
 from pipeline.datasets.synthetic.cards import BOX_CARD
 from pipeline.errors import FacadeError
 from pipeline.models.operating_point import OPERATING_POINT_FILE, load_operating_point
@@ -30,11 +29,9 @@ from ...oracle_detector import oracle_spec, run_detect, run_evaluate
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 drawn streets with their boxes."""
-    folder = tmp_path_factory.mktemp("streets")
-    write_dataset(folder, 40, seed=9, width=160, height=120)
-    return folder
+def folder(make_streets: Callable[..., Path]) -> Path:
+    """40 synthetic streets with their boxes."""
+    return make_streets(40, 9, 160, 120)
 
 
 @pytest.fixture

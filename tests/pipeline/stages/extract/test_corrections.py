@@ -88,5 +88,5 @@ def test_without_a_file_nothing_is_read(tmp_path: Path) -> None:
 
 def test_old_column_is_refused_with_its_new_name(work: Workspace) -> None:
     (work.context.work / "corrections.csv").write_text("image_id,label,found_label,xmin,ymin,xmax,ymax\n")
-    with pytest.raises(UsageError, match="found_label is called detected_label since version 0.2"):
+    with pytest.raises(UsageError, match="found_label is called detected_label"):
         work.extract()

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.datasets.synthetic import write_dataset
 from pipeline.errors import FacadeError
 from pipeline.imaging.boxes import pairwise_iou
 from pipeline.stages.describe import stage as describe
@@ -117,10 +116,8 @@ def test_jittered_boxes_stay_inside_and_keep_their_classes() -> None:
 
 
 @pytest.fixture(scope="module")
-def large_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("many")
-    write_dataset(folder, 40, seed=8, width=320, height=240)
-    return folder
+def large_dataset(make_streets: Callable[..., Path]) -> Path:
+    return make_streets(40, 8, 320, 240)
 
 
 @pytest.fixture

@@ -25,11 +25,9 @@ from ...oracle_detector import oracle_spec, run_detect, run_evaluate
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(make_streets: Callable[..., Path]) -> Path:
     """60 synthetic streets with their boxes."""
-    folder = tmp_path_factory.mktemp("streets")
-    write_dataset(folder, 60, seed=4, width=160, height=120)
-    return folder
+    return make_streets(60, 4, 160, 120)
 
 
 @pytest.fixture
