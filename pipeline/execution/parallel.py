@@ -265,16 +265,17 @@ def local_client(count: int, memory: str | int = "auto", threads: int = 1) -> It
         "distributed.scheduler.allowed-failures": MAX_WORKER_DEATHS,
         "distributed.worker.multiprocessing-method": START_METHOD,
     }
-    with _workers_environment(), dask.config.set(settings):
-        cluster = LocalCluster(
-            n_workers=count,
-            env=dict(os.environ),  # as it is now, which may not be how the process that workers come from found it
-            threads_per_worker=threads,
-            memory_limit=memory,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # any free port
-            silence_logs=logging.CRITICAL,  # the death of a worker is ours to tell
-        )
+    with dask.config.set(settings):
+        with _workers_environment():  # only while workers start: with it, training in this process would be slow
+            cluster = LocalCluster(
+                n_workers=count,
+                env=dict(os.environ),  # as it is now, and for workers that are started later
+                threads_per_worker=threads,
+                memory_limit=memory,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",  # any free port
+                silence_logs=logging.CRITICAL,  # the death of a worker is ours to tell
+            )
         with cluster, Client(cluster) as client, _keep_workers_alive(cluster, count):
             yield client
 

@@ -130,6 +130,7 @@ def test_what_workers_are_told_is_not_told_to_this_process(monkeypatch: pytest.M
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     before = dict(os.environ)
     with local_client(2) as client:
+        assert dict(os.environ) == before  # a command keeps its workers while it trains in this process
         told = client.run(lambda: (os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"]))
     assert set(told.values()) == {("1", "2")}
     assert dict(os.environ) == before
