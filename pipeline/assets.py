@@ -1,4 +1,4 @@
-"""What comes along with facade-ssd: dataset cards by name, and a model that works without any training."""
+"""Packaged assets: dataset cards by name, and the bundled default model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEFAULT_MODEL: Final = "default"
 
 
 def assets_folder() -> Path:
-    """Return the folder of what comes along: in the checkout, or in the installed package."""
+    """Return the folder of the packaged assets: in the checkout, or in the installed package."""
     here = Path(__file__).parent
     return here / "cards" if (here / "cards").is_dir() else here.parent / "data"
 
@@ -22,7 +22,7 @@ def packaged_cards() -> dict[str, Path]:
 
 
 def resolve_bundle(name: str | Path) -> Path:
-    """Return the folder of a bundle that a user named: a path, or the word for the model that comes along."""
+    """Return the folder of a bundle that a user named: a path, or `default` for the bundled default model."""
     return assets_folder() / "models" / DEFAULT_MODEL if str(name) == DEFAULT_MODEL else Path(name)
 
 

@@ -115,7 +115,7 @@ def resolve_settings(settings: type[SettingsT], tables: Mapping[str, Any], name:
 
 
 def format_validation_error(error: ValidationError, where: str, model: type[BaseModel]) -> str:
-    """Return what is wrong, where, and which keys there are, as one sentence."""
+    """Format a validation error as one sentence: where, what is wrong, and which keys are known."""
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"]) or "the whole"
     if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
@@ -169,6 +169,6 @@ def _check_table(name: str, where: str, known: Iterable[str]) -> None:
 
 
 def renamed_hint(key: str, known: Iterable[str]) -> str:
-    """Return what a key of version 0.1 is called now, as a part of a sentence; empty if it is none."""
+    """Name the successor of a key of version 0.1, as a part of a sentence; empty if it has none."""
     names = [name for name in RENAMED.get(key, ()) if name in known]
     return f"it is called {names[0]!r} since version 0.2; " if names else ""

@@ -1,7 +1,7 @@
 """`facade demo`: generate synthetic streets, run all stages on them, and compare boxes from masks with the exact ones.
 
-The synthetic dataset is indexed twice: with its masks, which `extract` turns into boxes, and with its exact boxes, which
-are the ground truth.
+The synthetic dataset is indexed twice: with its masks, which `extract` turns into boxes, and with its exact boxes, the
+ground truth.
 """
 
 from __future__ import annotations

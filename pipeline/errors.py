@@ -14,7 +14,7 @@ class UsageError(ValueError):
 
 
 class BadInputError(ValueError):
-    """One image or annotation cannot be used: it becomes a `rejected` row and the work goes on."""
+    """One image or annotation cannot be used: it becomes a `rejected` row and the stage continues."""
 
 
 class StaleInputError(BadInputError):

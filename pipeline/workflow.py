@@ -38,7 +38,7 @@ class RunDataset(Settings):
 
 
 class RunConfig(Settings):
-    """What `facade run` needs beside the stages' own tables; paths are relative to the file."""
+    """The settings of `facade run` outside of the stages' tables; paths are relative to the file."""
 
     work: str
     datasets: Annotated[list[RunDataset], Field(min_length=1)]

@@ -28,7 +28,7 @@ __all__ = ["MODEL_FILE", "WEIGHTS_FILE", "Bundle", "bundle_digest", "load_bundle
 FORMAT: Final = 2
 MODEL_FILE: Final = "model.json"
 WEIGHTS_FILE: Final = "weights.safetensors"
-JSON_KEYS: Final = {"format", "photos", "decode", "trained", "weights_sha256"}  # beside the network's own
+JSON_KEYS: Final = {"format", "photos", "decode", "trained", "weights_sha256"}  # in addition to the network's own
 # How photos are brought to the input; another release that does it otherwise must say so.
 PREPROCESSING: Final = {"channels": "red, green, blue", "resize": "squashed to the input, bilinear, antialiased"}
 
@@ -109,20 +109,20 @@ def bundle_digest(folder: Path) -> str:
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write files into a folder at one stroke, in place of what may be there: it is there as a whole, or as it was."""
     folder = folder.absolute()
-    beside, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{part}") for part in ("new", "old"))
+    new, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{part}") for part in ("new", "old"))
     try:
-        beside.mkdir(parents=True)
+        new.mkdir(parents=True)
         for name, data in files.items():
-            (beside / name).write_bytes(data)
+            (new / name).write_bytes(data)
         if folder.exists():
             folder.rename(old)
-        beside.rename(folder)
+        new.rename(folder)
     except BaseException:  # an interrupt between the two renames must not cost the only copy
         if old.exists() and not folder.exists():
             old.rename(folder)
         raise
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 

@@ -150,7 +150,7 @@ class Detections:
 
 
 def construct_unchecked(kind: type[Checked], **values: Tensor | None) -> Checked:
-    """Return what `kind` would make of values that are known to be right: looking at them again takes longer."""
+    """Construct `kind` from values that are known to be valid: checking them again would take longer."""
     made = object.__new__(kind)
     made.__dict__.update(values)
     return made

@@ -21,14 +21,14 @@ __all__ = ["DECODE_PRESETS", "DecodeConfig", "Decoder"]
 
 @dataclass(frozen=True)
 class DecodeConfig:
-    """Which boxes are kept.
+    """Which detections are kept.
 
     Attributes:
-        min_score: The least probability of a class.
-        top_k_per_class: The candidates of each class, best first, that go into suppression.
-        nms_iou: Of two boxes of a class that overlap by more, the better one stays.
-        max_detections: The detections of an image, best first.
-        class_agnostic_iou: The same between classes, where an object may have one class only; none: classes may overlap.
+        min_score: Minimum probability of a class.
+        top_k_per_class: Number of best candidates of each class that enter non-maximum suppression.
+        nms_iou: Of two boxes of a class that overlap by more than this IoU, the better one is kept.
+        max_detections: Maximum number of detections of an image, best first.
+        class_agnostic_iou: The same between classes, if an object may have one class only; None: classes may overlap.
     """
 
     min_score: float = 0.01

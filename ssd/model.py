@@ -104,7 +104,7 @@ def _check_grid(model: SSD) -> None:
     if got != priors:
         raise ValueError(
             f"The priors {config.priors.name} lie on maps of {_format_sizes(priors)} cells; {config.backbone.name} at "
-            f"{config.priors.input_size} shows {_format_sizes(got)}. Choose other priors, or the backbone's layout or sources."
+            f"{config.priors.input_size} has {_format_sizes(got)}. Choose other priors, or another layout or sources."
         )
 
 

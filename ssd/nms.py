@@ -33,7 +33,7 @@ def class_aware_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold
 
 
 def batched_nms_mask(boxes: Tensor, candidates: Tensor, iou_threshold: float) -> Tensor:
-    """Return which candidates (N, K) stay of boxes (N, K, 4), best first.
+    """Return a mask of the candidates (N, K) that non-maximum suppression keeps of boxes (N, K, 4), best first.
 
     What `nms` says of each row, for all rows at once. Everything stays at first; then, again and again, what a better
     one that stayed overlaps goes, until nothing changes. After so many rounds as the longest chain of boxes, each of

@@ -126,13 +126,15 @@ def count_classes(weights: Weights, layout: WeightLayout) -> int:
 def load_matching_weights(model: SSD, weights: Weights, classes: int) -> list[str]:
     """Fill the model with what fits of weights under our names; return a sentence for whatever did not.
 
-    `classes` is C of the weights. Heads for another C keep their offsets and draw their logits anew; heads for other
-    shapes are drawn anew.
+    `classes` is C of the weights. Heads for another C keep their offsets and get new logits; heads for other
+    shapes are newly initialised.
     """
     own = model.state_dict()
     unknown, missing = sorted(set(weights) - set(own)), sorted(set(own) - set(weights))
     notes = [f"{len(unknown)} tensors have no place in this model, the first is {unknown[0]}."] if unknown else []
-    notes += [f"{len(missing)} tensors were not given and start anew, the first is {missing[0]}."] if missing else []
+    notes += (
+        [f"{len(missing)} tensors are missing and newly initialised, the first is {missing[0]}."] if missing else []
+    )
     heads = set()
     for name in sorted(set(own) & set(weights)):
         given = weights[name].to(own[name])
@@ -196,7 +198,10 @@ def _join_heads(offsets: Tensor, logits: Tensor) -> Tensor:
 def _load_offsets(parameter: Tensor, tensor: Tensor, shapes: int, classes: int) -> str:
     """Fill the rows of offsets of a head with those of a head for other classes, if its shapes are as many."""
     if tensor.shape[1:] != parameter.shape[1:] or len(tensor) != shapes * (4 + classes):
-        return "The priors have other shapes than those of the weights: the heads start anew."
+        return "The priors have other shapes than those of the weights: the heads are newly initialised."
     rest = parameter.shape[1:]
     parameter.view(shapes, -1, *rest)[:, :4] = tensor.view(shapes, -1, *rest)[:, :4]
-    return f"The weights know {classes - 1} classes, the model {len(parameter) // shapes - 5}: what they score starts anew."
+    model_classes = len(parameter) // shapes - 5
+    return (
+        f"The weights know {classes - 1} classes, the model {model_classes}: other classes get newly initialised heads."
+    )

@@ -292,7 +292,7 @@ RENAMED = {
 
 
 def _renamed_hint(message: str) -> str:
-    """Return what an option or command of version 0.1 is called now, as a part of a sentence."""
+    """Name the successor of an option or command of version 0.1, as a part of a sentence."""
     words = message.replace("'", " ").replace(",", " ").split()
     return next((f"; it is called {new} since version 0.2" for old, new in RENAMED.items() if old in words), "")
 

@@ -40,7 +40,7 @@ def model_import(
     priors: Annotated[str | None, typer.Option(help="Other priors: a preset, or the priors.json of `priors`.")] = None,
     debug: DebugOption = False,
 ) -> None:
-    """Convert weights to a bundle: those of torchvision's ssd300_vgg16, of ssd.pytorch, or of the EPFL report's code."""
+    """Convert weights of torchvision's ssd300_vgg16, of ssd.pytorch, or of the EPFL report's code to a bundle."""
 
     def command() -> dict[str, Any]:
         from pipeline.models.weight_import import import_model
@@ -111,9 +111,7 @@ def model_promote(
     name: Annotated[str, typer.Option(help="The registered model of MLflow.")] = "facade",
     work: Annotated[
         Path | None,
-        typer.Option(
-            help="Where the candidate was evaluated: a champion that was evaluated on other boxes is evaluated there first."
-        ),
+        typer.Option(help="Where the candidate was evaluated; a champion of other boxes is evaluated there too."),
     ] = None,
     tracking: TrackingOption = None,
     debug: DebugOption = False,

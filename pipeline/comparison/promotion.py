@@ -39,7 +39,7 @@ class Promotion:
 
 
 def promote(store: MlflowStore, name: str = MODEL_NAME) -> Promotion:
-    """Return what became of the candidate: the champion, if there is none or if it is better beyond noise."""
+    """Promote the candidate to champion if there is none, or if it is better beyond noise."""
     candidate, champion = store.version(name, CANDIDATE), store.version(name, CHAMPION)
     if candidate is None:
         raise FacadeError(

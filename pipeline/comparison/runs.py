@@ -52,7 +52,7 @@ def list_runs(store: MlflowStore, limit: int, all_runs: bool, log: Log) -> list[
 
 
 def _row(record: RunRecord, training_run: RunRecord) -> dict[str, Any]:
-    """Return what a run's line says; what was trained is known of the run itself, or of the one that made its model."""
+    """Make the line of a run; its settings are those of the run itself, or of the run that trained its model."""
     what = ", ".join(training_run.params[key] for key in ("train.preset", "priors.name") if key in training_run.params)
     split = next((one for one in (TEST_SPLIT, "val") if f"{one}.{HEADLINE}" in record.metrics), TEST_SPLIT)
     figures = {name: record.metrics.get(f"{split}.{HEADLINE}{end}") for name, end in SCORE_SUFFIXES.items()}
@@ -170,7 +170,7 @@ def _read_record(store: MlflowStore, record: RunRecord, files: list[str], owner:
 
 
 def compare_runs(store: MlflowStore, names: tuple[str, str], out: Path, log: Log) -> dict[str, Any]:
-    """Return how the second run's model differs from the first's, told with settings, figures and a picture."""
+    """Compare the models of two runs: settings, scores, significance and a figure."""
     first, second = (find_related_runs(store, find_run(store, name)) for name in names)
     if first.record.run_id == second.record.run_id:
         raise UsageError(f"{names[0]!r} and {names[1]!r} are one run, {first.name}; name two.")
@@ -222,8 +222,10 @@ def _comparison_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def _comparison_line(difference: Difference) -> str:
-    title = f"{difference.protocol} {difference.label or 'mean'}: A {100 * difference.first:.1f}, B {100 * difference.second:.1f}"
-    return f"{title}, {100 * difference.value:+.1f} ({100 * difference.low:+.1f} to {100 * difference.high:+.1f}): {difference.verdict}"
+    label = difference.label or "mean"
+    scores = f"A {100 * difference.first:.1f}, B {100 * difference.second:.1f}, {100 * difference.value:+.1f}"
+    interval = f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
+    return f"{difference.protocol} {label}: {scores} ({interval}): {difference.verdict}"
 
 
 def _differing_values(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, tuple[str, str]]:

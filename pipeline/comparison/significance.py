@@ -65,7 +65,7 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """What the second is beside the first; of few photos nothing can be said."""
+        """Whether the second is better or worse than the first; with few photos nothing can be said."""
         if self.photos < MIN_PHOTOS:
             return SAME
         return BETTER if self.low > 0 else WORSE if self.high < 0 else SAME
@@ -96,7 +96,7 @@ class Comparison:
         return self.by_label()[ALL]
 
     def summary(self, first: str = "the first", second: str = "the second") -> str:
-        """Return what the second is beside the first, for people, without a full stop."""
+        """Summarise the comparison in one line, without a full stop."""
         one, where = self.mean, f"on {self.photos:,} photos of {self.split}"
         spread = f"{100 * one.value:+.1f} points of mAP, {100 * one.low:+.1f} to {100 * one.high:+.1f}"
         if one.photos < MIN_PHOTOS:
@@ -109,7 +109,7 @@ class Comparison:
 def compare(
     first: EvaluationRecord, second: EvaluationRecord, bootstrap_samples: int = BOOTSTRAP_SAMPLES, seed: int = 0
 ) -> Comparison:
-    """Return how the second model differs from the first, judged on the same photos with the same truth."""
+    """Compare two models that were evaluated on the same photos with the same ground truth."""
     if first.digest != second.digest:
         raise FacadeError(_mismatch_message(first, second))
     if not first.labels:

@@ -61,7 +61,7 @@ WORKER_ENVIRONMENT = {
 
 
 class ShardTask(Protocol):
-    """What a stage does to a shard: `__call__` in a worker, `run_isolated` image by image in children of this process."""
+    """The work on a shard: `__call__` in a worker, `run_isolated` in child processes that may crash."""
 
     def __call__(self, shard: Shard) -> Receipt:
         """Return the receipt of a shard worked on in one go."""
@@ -193,7 +193,7 @@ def worker_number() -> int:
 
 
 def concurrent_shards() -> int:
-    """Return how many shards this process works on at once."""
+    """Return the number of shards that this process works on at once."""
     worker = _current_worker()
     return 1 if worker is None else int(worker.state.nthreads)
 
@@ -334,7 +334,7 @@ def _submit_with_backpressure(client: Client, task: ShardTask, shards: Sequence[
 
 
 def _collect_receipt(client: Client, future: Future[Any], task: ShardTask, shard: Shard) -> Receipt:
-    """Return a shard's receipt; where the worker that holds it dies before it is fetched, another makes it anew.
+    """Return a shard's receipt; where the worker that holds it dies before it is fetched, another worker repeats it.
 
     A shard that has no memory, or kills its workers, is worked on in children of this process.
     """

@@ -18,7 +18,7 @@ def retry_rejected(
     previous: Mapping[str, pa.Table],
     function: Callable[[Sequence[Row]], Mapping[str, pa.Table]],
 ) -> dict[str, pa.Table]:
-    """Run `function` on the rows that were rejected, and merge its tables into the previous ones in the order of rows."""
+    """Run `function` on the rejected rows, and merge its tables into the previous ones, in the order of the rows."""
     rejected = previous["rejected"]["image_id"]
     rejected_ids = set(rejected.to_pylist())
     retried = function([row for row in rows if row["image_id"] in rejected_ids])

@@ -145,12 +145,12 @@ class Outcome:
 
 
 def run_stage(stage: Stage, context: Context, plan: StagePlan) -> Outcome:
-    """Return what became of a plan; the caller holds the lock of the stage's folder."""
+    """Run a stage by its plan; the caller holds the lock of the stage's folder."""
     return _StageRun(stage, context, plan).run()
 
 
 def run_shards(stage: Stage, context: Context, plan: StagePlan) -> Outcome:
-    """Return what became of some of a stage's shards, which `run_stage` then finds finished."""
+    """Run some of a stage's shards, which `run_stage` then finds finished."""
     return _StageRun(stage, context, plan).run_shards()
 
 
@@ -206,7 +206,7 @@ class _StageRun:
             return self._commit(run, receipts, sum(r.rows_in for r in receipts if r.key not in finished))
 
     def run_shards(self) -> Outcome:
-        """Return what became of the shards alone: they are kept, and the command for all of them takes them in."""
+        """Run the shards alone, without a commit: `run` finds them finished."""
         finished = self._finished_receipts()
         receipts = self._run_pending(finished)
         self._check_rejected(receipts)
@@ -290,7 +290,7 @@ class _StageRun:
         run.log_files(pictures)
 
     def _changes(self, manifest: Manifest) -> tuple[int, int, int]:
-        """Return how many primary rows were added, removed and modified, reading only shards that differ."""
+        """Count the primary rows that were added, removed and modified, reading only shards that differ."""
         if (name := self.stage.primary) is None:
             return 0, 0, 0
         before = {

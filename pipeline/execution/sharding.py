@@ -38,7 +38,7 @@ def make_shards(
 def process_rows(
     stage: str, rows: Sequence[dict[str, Any]], function: Callable[[dict[str, Any]], Result]
 ) -> tuple[list[Result], list[dict[str, Any]]]:
-    """Return what `function` makes of each row, and the `rejected` rows of those that it raised on."""
+    """Apply `function` to each row; return the results, and `rejected` rows for those that it raised on."""
     results, rejected = [], []
     for row in rows:
         try:

@@ -99,7 +99,7 @@ def decode_upright_photo(
 ) -> tuple[UInt8, PhotoFacts]:
     """Return the upright photo, (H, W, 3) RGB, and its facts.
 
-    With `min_size` it may be smaller than it is, as far as its format unpacks it smaller in less time: a JPEG by halves,
+    With `min_size` the photo may come out smaller, if its format decodes faster at a smaller size: a JPEG by halves,
     with no side below `min_size` (height, width).
     """
     image = open_image(data, max_pixels)

@@ -56,7 +56,7 @@ def translate_errors(where: str = "") -> Iterator[None]:
 
 
 def bundle_info(folder: Path) -> dict[str, Any]:
-    """Return what a bundle is, its weights checked, as what `json.dumps` takes."""
+    """Describe a bundle, its weights checked, as JSON values."""
     bundle = open_bundle(folder)
     config, model = bundle.model.config, bundle.model
     priors = config.priors
@@ -83,7 +83,7 @@ def trained_on_all_splits(training_info: Mapping[str, Any]) -> bool:
 
 
 def preprocessing_of(folder: Path) -> dict[str, str]:
-    """Return how photos are brought to the input of a bundle that could be opened."""
+    """Return the preprocessing of photos of a bundle that could be opened."""
     rule: dict[str, str] = json.loads(read_text(folder / MODEL_FILE))["photos"]
     return rule
 

@@ -1,4 +1,4 @@
-"""`model export`: a bundle as ONNX, judged against PyTorch, and beside it what else it takes to detect with it.
+"""Export a bundle as ONNX, checked against PyTorch, with a JSON file of all else that detection needs.
 
 `model.onnx` is the raw network: normalised images in, offsets and logits of every prior out. `detector.json` has the
 rest, priors written out, so that a few lines in any language make detections of them; README.md has these lines.
@@ -55,15 +55,15 @@ def export_model(folder: Path, out: Path, log: Callable[[str], None]) -> dict[st
             f"the ONNX network is not {folder}: its outputs differ by {difference:.1e} of their scale from PyTorch's, "
             f"{MAX_DIFFERENCE:.0e} at most; nothing was written, try other versions of {', '.join(REQUIRED_PACKAGES)}."
         )
-    beside = detector_json(bundle, bundle_digest(folder), preprocessing_of(folder))
-    beside["network"] = {
+    detector = detector_json(bundle, bundle_digest(folder), preprocessing_of(folder))
+    detector["network"] = {
         "file": NETWORK_FILE,
         "sha256": _sha256(network),
         "input": INPUT_NAME,
         "outputs": list(OUTPUT_NAMES),
     }
     try:
-        write_folder(out, {NETWORK_FILE: network, DETECTOR_FILE: (json.dumps(beside) + "\n").encode()})
+        write_folder(out, {NETWORK_FILE: network, DETECTOR_FILE: (json.dumps(detector) + "\n").encode()})
     except OSError as error:
         raise write_error(out, error) from error
     log(f"model export: {out / NETWORK_FILE} ({len(network) / 1e6:.1f} MB) and {out / DETECTOR_FILE}")
@@ -100,7 +100,7 @@ def to_onnx(bundle: Bundle) -> bytes:
 
 
 def largest_difference(network: bytes, model: SSD) -> float:
-    """Return how far ONNX is from PyTorch at worst, in shares of the largest value of the same output."""
+    """Measure the largest difference between ONNX and PyTorch, relative to the largest value of the same output."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -119,7 +119,7 @@ def largest_difference(network: bytes, model: SSD) -> float:
 
 
 def detector_json(bundle: Bundle, digest: str, photos: dict[str, str]) -> dict[str, Any]:
-    """Return what turns a photo into the network's input, and its outputs into detections."""
+    """Describe how a photo becomes the network's input, and its outputs detections."""
     config = bundle.model.config
     return {
         "format": FORMAT,

@@ -2,7 +2,7 @@
 
 Scores are calibrated so that their sum over a photo is the number of objects to expect in it. From that follows the
 choice for each photo: the sum, rounded, of its best detections of a class. Both are fitted on val (`operating_fit`) and
-lie in `operating.json` beside the bundle.
+are in `operating.json` in the bundle.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class ClassPoint:
-    """How to read one class's scores.
+    """Threshold and calibration of one class.
 
     Attributes:
-        threshold: the score from which on F1 is best, with precision, recall and f1 there.
-        count_threshold: the score from which on the number of detections is nearest to that of objects, photo by photo.
-        use_count_calibration: whether each photo's choice follows from its own scores, or all are chosen from `count_threshold` on: what
-            came nearer to the numbers of photos that neither was fitted to.
-        scores: rising scores, and in `probabilities` what each is worth.
+        threshold: the score with the best F1, with precision, recall and f1 there.
+        count_threshold: the score above which the number of detections is nearest to that of objects, photo by photo.
+        use_count_calibration: whether each photo's selection follows from its calibrated probabilities, or is all above
+            `count_threshold`: whichever counted better on photos that neither was fitted to.
+        scores: rising scores, and in `probabilities` the calibrated probability of each.
     """
 
     threshold: float
@@ -59,7 +59,7 @@ class ClassPoint:
     probabilities: tuple[float, ...]
 
     def probability(self, scores: npt.NDArray[Any]) -> Floats:
-        """Return what scores are worth."""
+        """Return the calibrated probabilities of scores."""
         worth: Floats = np.interp(scores, self.scores, self.probabilities)
         return worth
 
@@ -92,7 +92,7 @@ class OperatingPoint:
     def apply(
         self, names: npt.NDArray[Any], images: npt.NDArray[Any], scores: npt.NDArray[Any]
     ) -> tuple[Floats, Bools]:
-        """Return what detections are worth, and which are chosen: in a photo as many of a class as are expected there.
+        """Return the probabilities of detections, and which are selected: of each class as many as a photo should have.
 
         A class that was not fitted has no probability (NaN), and what scores half is chosen.
         """
@@ -110,7 +110,7 @@ class OperatingPoint:
 
 
 def load_operating_point(folder: Path, model: str) -> OperatingPoint | None:
-    """Return the operating point beside a bundle, None if there is none; one of another model is refused."""
+    """Load the operating point of a bundle, None if there is none; that of another model is refused."""
     path = folder / OPERATING_POINT_FILE
     if not path.is_file():
         return None

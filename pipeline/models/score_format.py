@@ -10,7 +10,7 @@ __all__ = ["format_ap", "format_ap_interval"]
 def format_ap(
     value: float | None, low: float | None = None, high: float | None = None, interval_decimals: int = 1
 ) -> str:
-    """Format an average precision in percent, with its interval if it has one: `64.4 (61.0 to 67.2)`, `-` if unknown."""
+    """Format an average precision in percent, with its interval if given: `64.4 (61.0 to 67.2)`; `-` if unknown."""
     if value is None or math.isnan(value):
         return "-"
     interval = format_ap_interval(low, high, interval_decimals)

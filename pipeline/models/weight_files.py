@@ -24,7 +24,7 @@ __all__ = ["WeightFile", "read_weight_file"]
 
 PICKLE_SUFFIXES = (".pth", ".pt", ".pth.tar")
 SAFETENSORS_SUFFIX = ".safetensors"
-# Under which names training programs put the tensors beside epoch, optimiser and what else they keep.
+# Keys under which training programs store the weights, next to epoch, optimiser and other state.
 WRAPPER_KEYS = ("state_dict", "model", "model_state_dict")
 PARALLEL_PREFIX = "module."
 NOT_TENSORS = "only the program that made it can open it: there, save `torch.save(model.state_dict(), 'weights.pth')`"
@@ -46,7 +46,7 @@ def read_weight_file(path: Path) -> WeightFile:
     name = path.name.lower()
     if not name.endswith((*PICKLE_SUFFIXES, SAFETENSORS_SUFFIX)):
         raise UsageError(
-            f"{path} is no file of weights by its name; those end with {', '.join(PICKLE_SUFFIXES)} or {SAFETENSORS_SUFFIX}."
+            f"{path}: unsupported weight file extension; supported: {', '.join(PICKLE_SUFFIXES)}, {SAFETENSORS_SUFFIX}."
         )
     with path.open("rb") as file:  # first of all: a file that is not there is the commonest mistake
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()

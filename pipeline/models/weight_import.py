@@ -43,7 +43,7 @@ VOC_CLASSES = (
 DECODE_BY_LAYOUT = {"torchvision": "paper", "ssd.pytorch": "paper", "report": "epfl"}
 # All maps, where priors have the one of stride 4 as well: the weights have heads for all others.
 FINE_SOURCES = ("conv3_3", "conv4_3", "fc7", "conv8_2", "conv9_2", "conv10_2", "conv11_2")
-SEED = 0  # of what starts anew: the same file and options give the same bundle
+SEED = 0  # of newly initialised weights: the same file and options give the same bundle
 
 
 def import_model(

@@ -1,7 +1,7 @@
 """The stages, one folder each, in the order in which they run.
 
-`pipeline/stages/NAME/stage.py` holds the stage's settings class (`NameConfig`), its `STAGE`, and `run`; the docstring of
-`NAME/__init__.py` is the help of its command. A stage imports support layers and earlier stages only.
+`pipeline/stages/NAME/stage.py` holds the stage's settings class (`NameConfig`), its `STAGE`, and `run`; the docstring
+of `NAME/__init__.py` is the help of its command. A stage imports support layers and earlier stages only.
 """
 
 from __future__ import annotations

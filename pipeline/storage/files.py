@@ -94,7 +94,7 @@ def _list_local(root: Path, exclude: Path | None) -> Iterator[FileEntry]:
 
 
 def inode_of(folder: str | Path) -> tuple[int, int] | None:
-    """Return what a folder has one of, whatever paths lead to it; None if it is not there."""
+    """Return the inode of a folder, the same for all paths to it; None if it does not exist."""
     try:
         status = os.stat(folder)
     except OSError:
@@ -116,7 +116,7 @@ def _file_entry(root: Path, path: Path) -> FileEntry:
 
 
 def size_and_version(uri: str) -> tuple[int, str]:
-    """Return what tells that a file changed, the same as in its listing; asked anew each time, never remembered."""
+    """Return the version of a file, the same as in its listing; asked each time, never cached."""
     if not is_remote(uri):
         status = os.stat(uri)
         return status.st_size, str(status.st_mtime_ns)
@@ -194,7 +194,7 @@ def is_transient(error: str) -> bool:
 
 
 def write_bytes(path: Path, data: bytes, retry_seconds: float = 0.0) -> None:
-    """Write a file beside its place and rename it there, so that it is whole or absent; wait while the disk is full."""
+    """Write a file atomically: under another name, then renamed; wait while the disk is full."""
 
     def attempt() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -214,7 +214,7 @@ def write_bytes(path: Path, data: bytes, retry_seconds: float = 0.0) -> None:
 
 
 def retry_with_backoff(attempt: Callable[[], Result], path: Path, retry_seconds: float) -> Result:
-    """Return what `attempt` returns, trying again with longer and longer waits while its disk or store is away."""
+    """Call `attempt`, and retry with longer and longer waits while its disk or store is away."""
     start, wait = time.monotonic(), 0.5
     while True:
         try:

@@ -19,7 +19,7 @@ __all__ = ["locked"]
 
 @contextmanager
 def locked(writes: Path, reads: Sequence[Path] = ()) -> Iterator[None]:
-    """Hold `writes` alone and `reads` beside other readers, or stop with a sentence that says who has them."""
+    """Take an exclusive lock on `writes` and shared locks on `reads`; raise if another command holds one of them."""
     with ExitStack() as stack:
         stack.enter_context(_lock(writes, fcntl.LOCK_EX))
         for folder in reads:

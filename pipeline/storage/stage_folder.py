@@ -54,12 +54,12 @@ class StageFolder:
         return self.custom_path or self.work / self.stage
 
     def manifest(self) -> Manifest | None:
-        """Return the manifest in force, or None before the stage has completed once."""
+        """Return the committed manifest, or None before the stage has completed once."""
         path = self.path / MANIFEST_FILE
         return Manifest.from_json(path.read_bytes(), path) if path.exists() else None
 
     def require_manifest(self) -> Manifest:
-        """Return the manifest in force, or say what to run first."""
+        """Return the committed manifest, or raise with what to run first."""
         if (manifest := self.manifest()) is None:
             raise FacadeError(f"{self.work} has no finished {self.stage}; run `facade {self.stage}` on it first.")
         return manifest
@@ -103,7 +103,7 @@ class StageFolder:
         return receipt
 
     def commit(self, manifest: Manifest) -> None:
-        """Put the manifest and its files in force, keep the last few, and delete every file that it does not list."""
+        """Commit the manifest and its files, keep the last few manifests, and delete files that it does not list."""
         listed = {entry.file for receipt in manifest.receipts for entry in receipt.tables.values()}
         for file in sorted(listed):
             if (staged := self.path / STAGED_FOLDER / file).exists():
@@ -133,7 +133,7 @@ class StageFolder:
         try:
             found = pq.ParquetFile(path).read()
         except (OSError, pa.ArrowInvalid) as error:
-            advice = f"delete it and run `facade {self.stage}` again, which makes it anew"
+            advice = f"delete it and run `facade {self.stage}` again, which rewrites it"
             raise FacadeError(f"cannot read {path}: {str(error).splitlines()[0]}; {advice}.") from error
         check_schema(found.schema, table, str(path))
         return conform_to_schema(found, table)

@@ -1,6 +1,6 @@
 """A bundle as MLflow serves it: addresses of photos in, a row for each detection out.
 
-MLflow copies this file beside a bundle (`Run.log_bundle`) and runs the copy when the model is loaded, which takes no
+MLflow copies this file next to a bundle (`RunLogger.log_bundle`) and runs the copy when the model is loaded, without
 pickle. Nothing here imports it.
 """
 

@@ -130,7 +130,7 @@ class MlflowStore:
             return _to_version(self.client.create_model_version(name, place, run_id, dict(tags), model_id=model))
 
     def add_to_model(self, run_id: str, file: Path) -> None:
-        """Put a file beside the bundle in the model that a run has logged, if it has one."""
+        """Add a file to the bundle in the model that a run has logged, if it has one."""
         with _mlflow_errors(), TemporaryDirectory() as temporary:
             if (logged := self._logged_model(run_id)) is not None:
                 place = Path(temporary) / BUNDLE_PATH
@@ -186,8 +186,8 @@ def fetch_bundle(address: str, uri: str | None, folder: Path) -> Path:
             found = download_artifacts(
                 artifact_uri=source, dst_path=elsewhere, tracking_uri=None if uri == OFF else uri
             )
-        beside = sorted(path.read_bytes() for path in Path(found).iterdir() if path.suffix == ".json")
-        own = folder / hashlib.sha256(b"".join(beside)).hexdigest()[:16]
+        contents = sorted(path.read_bytes() for path in Path(found).iterdir() if path.suffix == ".json")
+        own = folder / hashlib.sha256(b"".join(contents)).hexdigest()[:16]
         with suppress(OSError):  # another command was first with the same bundle
             Path(found).rename(own)
     return own
@@ -209,7 +209,7 @@ def _mlflow_errors(prefix: str = "") -> AbstractContextManager[None]:
 
 
 def _get_if_exists(request: Any) -> Any:
-    """Return what MLflow answers, None where there is no such thing."""
+    """Ask MLflow; return None if it has no such thing."""
     from mlflow.exceptions import MlflowException
 
     try:

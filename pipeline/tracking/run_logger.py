@@ -92,7 +92,7 @@ class RunLogger:
                 self.client.log_batch(self.run_id, entries[start : start + METRIC_BATCH], [], [])
 
     def log_settings(self, settings: Mapping[str, Any]) -> None:
-        """Log settings under flat dotted names; MLflow keeps the first value of each, so does a run that goes on."""
+        """Log settings under flat dotted names; MLflow keeps the first value of each, so does a resumed run."""
         if self.client is None or self.run_id is None:
             return
         from mlflow.entities import Param
@@ -134,7 +134,7 @@ def open_run(
 ) -> Iterator[RunLogger]:
     """Open a run named after its stage, at `uri`, else MLflow's own default; it ends as the block ends.
 
-    With `resume_id`, the run of this id goes on, if the store still has it.
+    With `resume_id`, the run of this id is resumed, if the store still has it.
     """
     if uri == OFF:
         yield RunLogger()

@@ -29,8 +29,8 @@ class AugmentationConfig:
         zoom_chance: of drawing the photo smaller, on a ground of `fill`.
         zoom: sides of the ground, in sides of the photo.
         fill: red, green and blue of the ground.
-        min_crop_ious: what a crop may ask for, one drawn each time: the least IoU of one of its objects with it (0: any),
-            or None for no crop. Without any there is never a crop.
+        min_crop_ious: minimum IoU of a crop with one of its objects, one sampled each time (0: any, None: no crop);
+            empty: never a crop.
         crop_scale: sides of a crop, in sides of what is cropped; each side has its own.
         crop_ratio: width over height of a crop, in pixels of the photo.
         trials: crops drawn to meet an overlap before the next one is asked for.

@@ -71,7 +71,7 @@ def plan_augmentation(
 
 
 def _pack_objects(targets: Sequence[Target]) -> _PackedObjects:
-    """Return what is no region to ignore."""
+    """Pack the boxes of all photos that are not ignored."""
     boxes = [t.boxes.numpy() if t.ignore is None else t.boxes.numpy()[~t.ignore.numpy()] for t in targets]
     owners = np.repeat(np.arange(len(targets)), [len(some) for some in boxes])
     return np.concatenate([np.zeros((0, 4)), *boxes], dtype=np.float64), owners
@@ -96,8 +96,8 @@ def _sample_crops(
 ) -> Floats:
     """Return a crop (B, 4) of each ground that meets one of the overlaps, or the ground.
 
-    They are asked for in random order, each once, so that this ends; the paper's code and torchvision draw anew, also
-    what has failed, until one is met.
+    They are tried in random order, each once, so that this ends; the paper's code and torchvision sample again, also
+    those that failed, until one is met.
     """
     crops, looking = canvases.copy(), np.arange(len(canvases))
     overlaps = np.array([np.nan if overlap is None else overlap for overlap in config.min_crop_ious])

@@ -102,7 +102,7 @@ def apply_plans(photos: Sequence[Tensor] | Tensor, plans: Sequence[TransformPlan
 
 
 def map_target(target: Target, plan: TransformPlan) -> Target:
-    """Return what the drawn input should show: boxes clipped to what is seen of the photo, in pixels of the input.
+    """Map a target to the input: boxes clipped to the visible part of the photo, in pixels of the input.
 
     An object stays where its centre is seen, a region to ignore where any of it is. No box is left without a size.
     """
@@ -110,7 +110,7 @@ def map_target(target: Target, plan: TransformPlan) -> Target:
 
 
 def map_targets(targets: Sequence[Target], plans: Sequence[TransformPlan]) -> list[Target]:
-    """Return what `map_target` does, of many at once.
+    """Map many targets at once, as `map_target` does.
 
     As arrays of all boxes: of the few boxes of one photo, Python would take longer than the arithmetic.
     """

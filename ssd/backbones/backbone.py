@@ -94,7 +94,7 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def _count_extras(self, extras: Sequence[str]) -> int:
-        """Return how many of the extra layers are needed: those up to the last map that is predicted from."""
+        """Count the extra layers that are needed: those up to the last source map."""
         return max((number for number, name in enumerate(extras, start=1) if name in self.names), default=0)
 
 

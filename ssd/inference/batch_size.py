@@ -19,7 +19,7 @@ CPU_BATCH = 3  # with four, the widest layer of MobileNetV2 is more than what `s
 
 
 def best_batch(network: BatchedModel, inputs: Tensor) -> int:
-    """Return how many photos at once are fastest, tried out on a GPU with copies of the first of some rows."""
+    """Return the fastest batch size, measured on a GPU with copies of the first of some rows."""
     if network.device.type == "cpu":
         return CPU_BATCH
     best, fewest = BATCH_SIZES[0], float("inf")
@@ -36,7 +36,7 @@ def best_batch(network: BatchedModel, inputs: Tensor) -> int:
 
 
 def _time_batch(network: BatchedModel, inputs: Tensor, rounds: int = 3) -> float:
-    """Return what a batch takes, after once to get warm."""
+    """Time a batch, after one to warm up."""
     network.outputs(inputs)
     torch.cuda.synchronize(network.device)
     begin = time.perf_counter()

@@ -61,7 +61,7 @@ class BatchedModel(Protocol):
         """Return a photo (3, H, W) as rows of a batch, one or several; called in the threads that read."""
 
     def outputs(self, inputs: Tensor) -> Outputs:
-        """Return what the network says of a batch; a GPU is not waited for."""
+        """Run the network on a batch, without waiting for a GPU."""
 
     def detections_of(self, outputs: Outputs, sizes: Sequence[Size]) -> list[Detections]:
         """Return the detections of photos of these sizes (height, width), in their pixels."""
@@ -100,7 +100,7 @@ class InferenceStream(Generic[Item]):
         self.side_stream = _side_stream(network.device, get_ident()) if network.device.type == "cuda" else None
 
     def __call__(self, items: Iterable[Item]) -> Iterator[StreamResult[Item]]:
-        """Yield what became of each item, in their order."""
+        """Yield the result of each item, in their order."""
         with ThreadPoolExecutor(self.reader_threads, "read") as readers, ThreadPoolExecutor(1, "found") as results:
             pending: deque[Future[list[StreamResult[Item]]]] = deque()
             for part in self._batches(readers, items):
@@ -146,13 +146,13 @@ class InferenceStream(Generic[Item]):
             with _translate_memory_errors():
                 read = self.read(item)
                 return _PreparedItem(item, read.size, self.network.inputs_of(read.photo))
-        except MemoryError:  # may be the fault of a photo that is read beside this one
+        except MemoryError:  # may be the fault of a photo that is read at the same time
             raise
         except Exception as error:  # whatever is wrong with one photo is told in its place
             return _PreparedItem(item, error=error)
 
     def _outputs(self, inputs: list[Tensor]) -> tuple[Outputs | None, torch.cuda.Event | None]:
-        """Return what the network says, and on a GPU the event that tells when it is there."""
+        """Run the network; on a GPU return also the event of its completion."""
         if not inputs:
             return None, None
         rows, on_gpu = sum(map(len, inputs)), self.side_stream is not None
@@ -164,7 +164,7 @@ class InferenceStream(Generic[Item]):
         return outputs, ready
 
     def _run_sequentially(self, inputs: Tensor) -> Outputs:
-        """Return what the network says of rows that may be more than a batch, where photos have several.
+        """Run the network on rows that may be more than a batch, where photos have several.
 
         A batch that there is no memory for is halved, and so are those that follow.
         """
@@ -198,7 +198,7 @@ class InferenceStream(Generic[Item]):
     def _collect_on_side_stream(
         self, outputs: Outputs, ready: torch.cuda.Event | None
     ) -> AbstractContextManager[object]:
-        """Return a context in which a GPU makes results beside the next batch."""
+        """Return a context in which a GPU computes results during the next batch."""
         if self.side_stream is None or ready is None:
             return nullcontext()
         self.side_stream.wait_event(ready)

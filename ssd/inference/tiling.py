@@ -22,15 +22,16 @@ __all__ = ["TiledDetector", "TilingConfig", "make_tiles"]
 
 @dataclass(frozen=True)
 class TilingConfig:
-    """How a photo is cut.
+    """How a photo is cut into tiles.
 
     Attributes:
-        levels: So many times tiles are made half as large: 5 tiles in all with one, 21 with two.
-        overlap: The share of a tile's side that the next one sees too.
-        min_tile_scale: Tiles have no side below so many times that of the input.
-        margin: What ends so close to where its tile was cut, as a share of the tile, is seen whole in another.
-        max_object_share: What takes a larger share of a side of its tile is left to larger tiles: in small ones parts of walls
-            look like buildings.
+        levels: How often the tiles are halved: 5 tiles in all with 1, 21 with 2.
+        overlap: Share of a tile's side that the next tile shows too.
+        min_tile_scale: Minimum side of a tile, relative to that of the network's input.
+        margin: Detections that end this close to where their tile was cut, as a share of the tile, are dropped: another
+            tile shows them whole.
+        max_object_share: Detections that take a larger share of a side of their tile are dropped and left to larger
+            tiles: in small ones parts of walls look like buildings.
     """
 
     levels: int = 2
@@ -79,7 +80,7 @@ class TiledDetector:
         return torch.stack([resize_photo(photo[:, top:end, left:right], *size) for left, top, right, end in tiles])
 
     def outputs(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the network says of tiles."""
+        """Run the network on tiles."""
         return self.detector.outputs(inputs)
 
     def detections_of(self, outputs: tuple[Tensor, Tensor], sizes: Sequence[tuple[int, int]]) -> list[Detections]:

@@ -72,7 +72,7 @@ def _assign(matches: Tensor, prior: Tensor, has_prior: Tensor) -> Tensor:
 
 
 def _inside_ignored(targets: TargetBatch, priors_xyxy: Tensor) -> Tensor:
-    """Return which priors (B, P) lie by more than half inside one box marked `ignore`."""
+    """Return a mask (B, P) of the priors that lie by more than half inside one box marked `ignore`."""
     ignored = targets.ignore & (targets.labels > 0)
     boxes = targets.boxes[:, :, None]
     low = torch.maximum(boxes[..., :2], priors_xyxy[:, :2])

@@ -19,14 +19,14 @@ __all__ = ["Loss", "LossConfig", "MultiBoxLoss"]
 
 @dataclass(frozen=True)
 class LossConfig:
-    """The settings of the loss; as they stand, those of the paper, the report and torchvision.
+    """Settings of the loss; the defaults are those of the paper, the report and torchvision.
 
     Attributes:
         alpha: Weight of the location term.
-        neg_pos_ratio: Hard negatives for each positive of an image.
-        min_negatives: Hard negatives of an image even if it has few positives or none: how empty images teach.
-        threshold: Overlap above which a prior answers for a ground truth.
-        class_balance: How far rare classes are made up for: with 0 every positive weighs the same, with 1 every class.
+        neg_pos_ratio: Hard negatives per positive of an image.
+        min_negatives: Minimum number of hard negatives of an image, so that images with few or no objects teach too.
+        threshold: IoU above which a prior is assigned to a ground truth.
+        class_balance: How far rare classes are weighted up: 0 weighs all positives alike, 1 all classes.
     """
 
     alpha: float = 1.0
@@ -84,7 +84,7 @@ class MultiBoxLoss(nn.Module):
         self.register_buffer("priors_xyxy", spec.priors_xyxy(), persistent=False)
 
     def match(self, targets: TargetBatch) -> Tensor:
-        """Return which ground truth each prior answers for, (B, P); see `matching.match`."""
+        """Match priors with ground truths, (B, P); see `matching.match`."""
         return match(targets, self.priors_xyxy, self.config.threshold)
 
     def forward(self, offsets: Tensor, logits: Tensor, targets: TargetBatch, matches: Tensor | None = None) -> Loss:

@@ -73,14 +73,14 @@ def coco_ap(
     max_detections: Sequence[int] = (100, 500),
     ground_truth_mask: Bools | None = None,
 ) -> dict[int, CocoAps]:
-    """Return COCO's average precisions for each of `max_detections`; equal scores rank by image, then as the rows stand.
+    """Compute COCO's average precisions for each of `max_detections`; equal scores rank by image, then by row.
 
     Args:
-        detections: the rows to judge, in any order.
-        ground_truths: the rows to find. Where `labelled` is false detections do not count.
-        max_detections: how many detections of an image and class are looked at, the best: COCO's `maxDets`.
-        ground_truth_mask: (G,) the truths to find; the others are as ignored. What finds no truth still counts as wrong, where
-            COCO's area ranges leave out detections whose own area is outside.
+        detections: the detections, in any order.
+        ground_truths: the ground truths. Where `labelled` is false, detections do not count.
+        max_detections: number of best detections of an image and class that count: COCO's `maxDets`.
+        ground_truth_mask: (G,) the ground truths that count; others are ignored. Unmatched detections still count as
+            wrong, where COCO's area ranges leave out detections whose own area is outside.
     """
     if not max_detections or min(max_detections) < 1:
         raise ValueError(f"The most detections of an image and class are 1 or more; got {tuple(max_detections)}.")
@@ -88,7 +88,8 @@ def coco_ap(
     if ground_truth_mask is not None:
         if ground_truth_mask.shape != (len(ground_truths),) or ground_truth_mask.dtype != np.bool_:
             raise ValueError(
-                f"only is bool of shape ({len(ground_truths)},); got {ground_truth_mask.dtype} {ground_truth_mask.shape}."
+                f"ground_truth_mask must be bool of shape ({len(ground_truths)},), "
+                f"got {ground_truth_mask.dtype} {ground_truth_mask.shape}."
             )
         ground_truths = replace(ground_truths, ignore=_ignore_mask(ground_truths) | ~ground_truth_mask)
     ranked, positives = _Ranked.rank(detections, ground_truths, max(max_detections)), ground_truths.positives()

@@ -1,4 +1,4 @@
-"""Rows of detections beside rows of truths of the same image and class, as flat pairs, without a loop over images."""
+"""Pairs of detections and ground truths of the same image and class, as flat arrays, without a loop over images."""
 
 from __future__ import annotations
 

@@ -57,13 +57,13 @@ Points = Literal[11, "all"]
 
 @dataclass(frozen=True)
 class Matches:
-    """The truth that each detection is about, whatever IoU will be asked for.
+    """The ground truth that each detection overlaps most, whatever IoU threshold is applied later.
 
     Attributes:
         detections: the rows that were matched.
         ground_truths: the rows that they were matched with.
-        ground_truth: (N,) the row of the truth of the same image and class with the largest IoU, ignored or not, the first
-            of equal ones; -1 where nothing overlaps.
+        ground_truth: (N,) row of the ground truth of the same image and class with the largest IoU, ignored or not, the
+            first of equal ones; -1 where nothing overlaps.
         iou: (N,) that IoU; 0 where nothing overlaps.
         counts: (N,) false where the image's annotation would not show the class.
         order: (N,) rows by class, then by falling score.

@@ -15,27 +15,27 @@ __all__ = ["TRAIN_PRESETS", "TrainConfig"]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a network learns; as it stands, the report's way.
+    """Settings of a training; the defaults are the report's.
 
     Attributes:
-        epochs: How often all photos are shown.
-        batch: Photos a step. An epoch's last few that make no batch are left to the next.
+        epochs: Number of passes over all photos.
+        batch: Photos per step. Photos that do not fill an epoch's last batch are left to the next epoch.
         optimiser: "sgd" or "adamw".
         lr: Learning rate, before the schedule.
-        momentum: Of sgd.
-        weight_decay: Of all weights.
-        bias_factor: Biases learn so many times as fast.
-        warmup: Share of all steps in which the rate rises from nothing.
-        lr_schedule: "none", "cosine" to nothing at the end, or the shares of all steps after which a tenth of it is left.
-        clip: The gradient's largest norm; none: as it comes.
-        ema: Of a moving average of the weights, the share that stays each step; 0: the weights themselves.
-        bfloat16: Whether to multiply in bfloat16; none: where the device does.
-        best_by: What chooses the epoch to keep: "loss" or "map", both on the photos kept back.
-        validate_every: Epochs from one validation to the next; the last epoch always has one.
-        early_stopping_epochs: Stop after so many epochs without a better one; 0: never.
-        augmentation: What happens to photos.
-        loss: What is lowered.
-        seed: Of the order of photos and of their augmentation.
+        momentum: SGD momentum.
+        weight_decay: Weight decay of all weights.
+        bias_factor: Factor of the learning rate of biases.
+        warmup: Share of all steps in which the learning rate rises from 0.
+        lr_schedule: "none", "cosine" (to 0 at the end), or shares of all steps after which the rate is divided by ten.
+        clip: Maximum norm of the gradient; None: no clipping.
+        ema: Decay per step of the moving average of the weights; 0: no average.
+        bfloat16: Whether to multiply in bfloat16; None: if the device supports it.
+        best_by: How the best epoch is selected: by "loss" or "map" on the validation photos.
+        validate_every: Epochs between validations; the last epoch is always validated.
+        early_stopping_epochs: Stop after this number of epochs without a better one; 0: never.
+        augmentation: Augmentation of the photos.
+        loss: Settings of the loss.
+        seed: Seed of the order of photos and of their augmentation.
     """
 
     epochs: int = 358

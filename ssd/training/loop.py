@@ -1,7 +1,7 @@
 """A run from its first step to its bundle: judged as it goes, kept now and then, and gone on with after any end.
 
-A folder `OUT` holds `checkpoint` (what a stopped run goes on from), `history.json` (an entry an epoch) and, at the end,
-`bundle`.
+A folder `OUT` holds `checkpoint` (from which an interrupted run resumes), `history.json` (one entry per epoch) and, at
+the end, `bundle`.
 """
 
 from __future__ import annotations
@@ -94,12 +94,12 @@ class TrainingRun:
     """One run of a task in a folder.
 
     Args:
-        task: What is trained.
-        out: The run's folder; a checkpoint in it is gone on from.
+        task: What to train.
+        out: The run's folder; a checkpoint in it is resumed from.
         device: "cpu", "cuda", or "auto".
         checkpoint_seconds: Seconds from one checkpoint to the next.
-        retry_seconds: Seconds to wait for a full disk, at the end; in between a checkpoint that fails is tried again later.
-        callbacks: Who wants to know.
+        retry_seconds: Seconds to wait for a full disk at the end; before, a checkpoint that fails is retried later.
+        callbacks: Called on progress.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class TrainingRun:
         self.task, self.out, self.checkpoint_seconds, self.retry_seconds = task, out, checkpoint_seconds, retry_seconds
         self.callbacks, self.device = callbacks or TrainingCallbacks(), resolve_device(device)
         if self.device.index is not None:
-            torch.cuda.set_device(self.device)  # what is captured runs on the streams of the device in force
+            torch.cuda.set_device(self.device)  # what is captured runs on the streams of the current device
         train, val = (_place_on_device(examples, self.device) for examples in (task.train, task.val))
         assert train is not None
         self.trainer = Trainer(task.build_model(), train, task.config, self.device)
@@ -126,7 +126,7 @@ class TrainingRun:
             self._resume()
 
     def run(self) -> TrainingResult:
-        """Return what the run has come to."""
+        """Train to the end, resuming from a checkpoint if there is one."""
         if self.device.type == "cpu":
             tune_malloc()
         with _deterministic(self.device):
@@ -187,9 +187,7 @@ class TrainingRun:
             try:
                 write_folder(self.out / CHECKPOINT, self.pending_checkpoint)
             except OSError as error:
-                self.callbacks.log(
-                    f"no checkpoint can be written ({error.strerror}); the last one stays, the run goes on"
-                )
+                self.callbacks.log(f"could not write checkpoint ({error.strerror}); keeping the previous one")
             self.pending_checkpoint, self.last_checkpoint = None, time.monotonic()
         elif time.monotonic() - self.last_checkpoint >= self.checkpoint_seconds:
             self.pending_checkpoint = self._checkpoint_files()
@@ -223,9 +221,9 @@ class TrainingRun:
                 self.best = _BestEpoch(number, value, weights)
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise ValueError(
-                f"The checkpoint {folder} can't be gone on from: {error}. Delete it to begin anew."
+                f"The checkpoint {folder} can't be resumed from: {error}. Delete it to start over."
             ) from error
-        self.callbacks.log(f"goes on after step {self.trainer.progress.step}, of epoch {len(self.rows) + 1}")
+        self.callbacks.log(f"resuming from step {self.trainer.progress.step}, epoch {len(self.rows) + 1}")
 
     def _finish(self) -> TrainingResult:
         """Write the bundle of the best epoch, scored on the test photos, and the history."""
@@ -259,7 +257,7 @@ class TrainingRun:
         return judge(model, self.device, self.trainer.bfloat16)
 
     def _retry_write(self, write: Callable[[], Any]) -> Any:
-        """Return what a write returns, tried again while the disk is full."""
+        """Call a write, and retry while the disk is full."""
         end = time.monotonic() + self.retry_seconds
         while True:
             try:
@@ -272,7 +270,7 @@ class TrainingRun:
 
 
 def read_history(out: Path) -> TrainingResult | None:
-    """Return what a run in a folder has come to, if it has."""
+    """Read the result of a finished run; None if it has not finished."""
     try:
         data = json.loads((out / HISTORY_FILE).read_text(encoding="utf-8"))
         finished = TrainingResult(**data)
@@ -291,10 +289,10 @@ def _round_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _write_atomically(path: Path, data: bytes) -> None:
-    """Write a file beside, and rename it."""
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_bytes(data)
-    beside.replace(path)
+    """Write a file atomically."""
+    partial = path.with_name(f".{path.name}.new")
+    partial.write_bytes(data)
+    partial.replace(path)
 
 
 @contextmanager

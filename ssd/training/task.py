@@ -32,17 +32,17 @@ SPLITS: Final = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What is trained, how, from what, and judged on what.
+    """Everything that decides a training.
 
     Attributes:
         model: The network.
-        config: How it learns.
-        train: What it learns from.
-        val: What chooses the epoch to keep; none: the last one is kept.
-        test: What the chosen one is scored on, once, at the end.
-        init_weights: Weights to start from: a trunk's as torchvision names them, or those of a bundle that fit; none: drawn.
+        config: Settings of the training.
+        train: Photos to train on.
+        val: Photos that select the best epoch; None: the last epoch is kept.
+        test: Photos on which the best epoch is evaluated, once, at the end.
+        init_weights: Initial weights: a backbone's with torchvision's names, or those of a bundle that fit.
         decode: How outputs become detections.
-        metadata: Whatever else the bundle should tell: digests, where the weights come from.
+        metadata: What else the bundle should record: digests, origin of the weights.
     """
 
     model: ModelConfig

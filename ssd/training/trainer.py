@@ -1,4 +1,4 @@
-"""A training run that can be stopped at any moment and goes on as if it had not been.
+"""One resumable optimisation loop, step by step.
 
 What a step shows is decided by the seed, the epoch and the step alone, so that nothing of chance has to be saved: a
 checkpoint is the weights, the optimiser's memory, and how far it is.
@@ -81,7 +81,7 @@ class _GraphWrapper(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the model returns."""
+        """Run the model."""
         offsets, logits = self.model(images)
         return offsets, logits
 
@@ -152,7 +152,7 @@ class Trainer:
         return self.examples.order(np.random.default_rng([self.config.seed, epoch]))
 
     def _batch(self, step: int) -> Batch:
-        """Return what a step shows: names, normalised photos (B, 3, H, W), targets, and these in a block."""
+        """Prepare the batch of a step: names, normalised photos (B, 3, H, W), targets, and these in a block."""
         epoch, place = divmod(step, self.steps_per_epoch)
         chosen = self._order(epoch)[place * self.config.batch : (place + 1) * self.config.batch]
         photos = [self.examples.photos[row] for row in chosen]
@@ -195,7 +195,7 @@ class Trainer:
         self.progress.losses.append((sums[0], sums[1]))
 
     def state(self) -> dict[str, Tensor]:
-        """Return all that a run goes on from, but its progress: tensors by name, on the CPU."""
+        """Return the state to resume from, without the progress: tensors by name, on the CPU."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         if self.average_model is not None:
             tensors |= {f"average.{name}": tensor for name, tensor in self.average_model.state_dict().items()}

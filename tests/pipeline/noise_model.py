@@ -68,7 +68,7 @@ def make_noisy_evaluation(
     rows: list[tuple[int, int, float, np.ndarray, str, int]] = []
 
     def near(box: np.ndarray, others: np.ndarray, low: float, high: float, spread: float, most: float) -> np.ndarray:
-        """Return a box beside another one that overlaps it by so much, and others by less."""
+        """Return a box that overlaps another one by this IoU, and others by less."""
         while True:
             sides = np.tile(box[2:] - box[:2], 2)
             moved = box + generator.normal(0, spread, 4) * sides

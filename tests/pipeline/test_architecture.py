@@ -19,7 +19,19 @@ FLOORS = {
         *("comparison", "workflow", "demo", "cli"),
     ),
     "ssd": (
-        *("device", "boxes", "containers", "box_coder", "nms", "resize", "malloc", "priors", "backbones", "heads", "model"),
+        *(
+            "device",
+            "boxes",
+            "containers",
+            "box_coder",
+            "nms",
+            "resize",
+            "malloc",
+            "priors",
+            "backbones",
+            "heads",
+            "model",
+        ),
         *("decoding", "bundle", "weight_conversion", "augmentation", "losses", "metrics", "inference", "training"),
     ),
 }

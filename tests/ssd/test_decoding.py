@@ -146,7 +146,7 @@ def test_the_first_few_give_what_all_would_give(keep: int, across: float | None)
     offsets, logits = outputs(3, background=-2)
     for overlap in (0.01, 0.3, 0.9):
         some = decode(offsets, logits, max_detections=keep, class_agnostic_iou=across, nms_iou=overlap)
-        everything = decode(offsets, logits, keep=SPEC.count * 3, class_agnostic_iou=across, nms_iou=overlap)
+        everything = decode(offsets, logits, max_detections=SPEC.count * 3, class_agnostic_iou=across, nms_iou=overlap)
         for few, whole in zip(some, everything, strict=True):
             assert same(few, Detections(whole.boxes[:keep], whole.labels[:keep], whole.scores[:keep]))
 

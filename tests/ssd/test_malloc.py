@@ -21,7 +21,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def faults(how: str) -> int:
-    """How many pages the system had to clear for 20 layers of 2,109 pages, where Dask's setting is in force."""
+    """How many pages the system had to clear for 20 layers of 2,109 pages, with Dask's setting."""
     environment = {"MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", PROGRAM, how]
     return int(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)

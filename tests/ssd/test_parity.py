@@ -40,7 +40,7 @@ def test_photos_are_normalised_as_torchvision_does() -> None:
 
 
 def one_photo(folder: Path) -> Tensor:
-    """A real photo beside the weights, normalised."""
+    """A real photo from the folder of the weights, normalised."""
     path = next((folder.parent / "data" / "cmp").rglob("*.jpg"))
     photo = to_tensor(Image.open(path).convert("RGB").resize((300, 300)))
     images: Tensor = normalize(photo, IMAGENET_MEAN, IMAGENET_STD)[None]

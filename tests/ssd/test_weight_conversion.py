@@ -1,4 +1,4 @@
-"""Weights of other programs find their places; other classes start anew and it is said."""
+"""Weights of other programs are converted; other classes get new heads, and a note says so."""
 
 from collections.abc import Callable
 
@@ -67,7 +67,7 @@ def test_other_classes_keep_their_offsets_and_draw_their_logits_anew() -> None:
     ours = model(4)
     fresh = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
     notes = load_matching_weights(ours, LAYOUTS["report"].convert(weights), 21)
-    assert notes == ["The weights know 20 classes, the model 3: what they score starts anew."]
+    assert notes == ["The weights know 20 classes, the model 3: other classes get newly initialised heads."]
     for name, tensor in ours.state_dict().items():
         if not name.startswith("heads.") or not name.endswith(".weight"):
             continue
@@ -80,7 +80,7 @@ def test_other_classes_keep_their_offsets_and_draw_their_logits_anew() -> None:
 def test_other_shapes_start_anew() -> None:
     ours = model(3, preset("epfl_table"))
     assert load_matching_weights(ours, LAYOUTS["torchvision"].convert(theirs("torchvision", 3)), 3) == [
-        "The priors have other shapes than those of the weights: the heads start anew."
+        "The priors have other shapes than those of the weights: the heads are newly initialised."
     ]
 
 
@@ -88,7 +88,7 @@ def test_another_network_takes_nothing_and_says_so() -> None:
     ours = SSD(ModelConfig(preset("paper_voc"), ("window", "door"), BackboneConfig("tiny")))
     notes = load_matching_weights(ours, {"backbone.conv1_1.weight": torch.zeros(1)}, 3)
     assert "1 tensors have no place in this model" in notes[0]
-    assert "were not given and start anew" in notes[1]
+    assert "are missing and newly initialised" in notes[1]
 
 
 def test_a_tensor_of_another_size_is_refused() -> None:

@@ -27,7 +27,7 @@ READERS = {
 def read_annotation(
     card: Card, data: bytes, width: int, height: int, orientation: int = 1
 ) -> RunLengthMask | AnnotatedBoxes:
-    """Return what an annotation file says of an upright photo of this size; raise `BadInputError` with the reason."""
+    """Read the annotation of an upright photo of this size; raise `BadInputError` with the reason."""
     if card.kind in MASK_KINDS:
         return read_mask(card, data, width, height, orientation)
     return READERS[card.kind](card, data, width, height)

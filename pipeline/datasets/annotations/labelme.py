@@ -42,7 +42,7 @@ def read_labelme(card: Card, data: bytes, width: int, height: int) -> AnnotatedB
 
 
 def _group_key(shape: Mapping[str, Any], position: int) -> tuple[object, ...]:
-    """Return what the shapes of one object have in common; without a group, or without an inside, it is alone."""
+    """Return the key that the shapes of one object share; a shape without a group or an area stands alone."""
     group = shape.get("group_id")
     return (position,) if group is None or _has_no_area(shape) else (shape["label"], str(group))
 

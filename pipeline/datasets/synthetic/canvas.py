@@ -157,7 +157,7 @@ class Canvas:
             np.copyto(self.ids[here], np.uint16(number), where=shown)
 
     def reflection(self, box: Box, shift: tuple[int, int]) -> Bytes:
-        """Return what a pane at that box mirrors, (h, w, 3); panes differ by their shift."""
+        """Return the reflection in a pane at that box, (h, w, 3); panes differ by their shift."""
         shrink, size = MIRROR_SHRINK, (box[2] - box[0], box[3] - box[1])
         wide = min(max(2, size[0] // shrink), self.mirror.width)
         tall = min(max(2, size[1] // shrink), self.mirror.height)

@@ -21,7 +21,7 @@ def paint_details(canvas: Canvas, plan: BuildingPlan, rng: SeededRandom) -> None
 
 
 def _hang(canvas: Canvas, rng: SeededRandom, near: Box, occupied: list[Box]) -> None:
-    """Paint an air conditioner, a dish, a vent or a wall lamp beside an opening if there is room."""
+    """Paint an air conditioner, a dish, a vent or a wall lamp next to an opening if there is room."""
     kind = rng.choice(("cooler", "cooler", "dish", "vent", "lamp"))
     wide = canvas.texels({"cooler": 0.8, "dish": 0.6, "vent": 0.25, "lamp": 0.18}[kind], 2)
     high = canvas.texels({"cooler": 0.55, "dish": 0.6, "vent": 0.25, "lamp": 0.3}[kind], 2)

@@ -40,7 +40,7 @@ def paint_door(
 def paint_steps(canvas: Canvas, box: Box, edge: int, wall: int, ground: int) -> None:
     """Paint the steps between a door and the pavement: part of the wall down to the ground line.
 
-    They end where the wall does, `edge` texels beside the door: a step beyond would be an island of wall.
+    They end where the wall does, `edge` texels from the door: a step beyond would be an island of wall.
     """
     line = canvas.y(0.0)
     tread = canvas.texels(0.16)

@@ -17,7 +17,7 @@ from pipeline.datasets.synthetic.window import paint_open_shutters, paint_sill, 
 
 @dataclass(frozen=True)
 class Site:
-    """What the painters of one building share: `clearance` is how far decoration may reach beside an opening."""
+    """What the painters of one building share: `clearance` is how far decoration may reach next to an opening."""
 
     canvas: Canvas
     plan: BuildingPlan
@@ -136,7 +136,7 @@ def _quoins(canvas: Canvas, plan: BuildingPlan, style: Style) -> None:
 
 
 def _clearance(canvas: Canvas, plan: BuildingPlan) -> int:
-    """Return how far wall decoration may reach beyond an opening so as to leave its neighbours alone."""
+    """Compute how far wall decoration may reach beyond an opening without touching its neighbours."""
     lefts = sorted({o.rect[0] for o in plan.openings if o.storey == plan.storeys - 1})
     widths = [o.rect[2] - o.rect[0] for o in plan.openings if o.storey == plan.storeys - 1]
     gaps = [b - a - widths[0] for a, b in pairwise(lefts)]

@@ -46,7 +46,7 @@ def plan_street(seed: int, width: int, height: int) -> Street:
 def _with_flank(plan: BuildingPlan, plans: list[BuildingPlan], camera: Camera, depth: float) -> BuildingPlan:
     """Return the building with the side wall that the camera sees of it, as far as the alley has room.
 
-    A point z metres behind the facades, X beside the camera's axis, is drawn at X * D / (D + z), where D is the
+    A point z metres behind the facades, X to the side of the camera's axis, is drawn at X * D / (D + z), where D is the
     distance of the facades. Only flat roofs: a pitched one would have to show its gable.
     """
     axis, distance = (camera.width / 2 - camera.origin_x) / camera.px_per_m, camera.focal / camera.px_per_m

@@ -93,7 +93,7 @@ def paint_sill(canvas: Canvas, box: Box, style: Style, rng: SeededRandom, light:
 
 
 def paint_open_shutters(canvas: Canvas, box: Box, style: Style, room: int, wall: int) -> None:
-    """Paint the two leaves beside a window; they belong to the wall."""
+    """Paint the two shutters of a window; they belong to the wall."""
     wide = min((box[2] - box[0]) // 2, room)
     if wide < 3:
         return

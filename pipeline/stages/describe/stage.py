@@ -38,7 +38,7 @@ class DescribeConfig(Settings):
 
 
 def count_images(tables: Mapping[str, pa.Table]) -> int:
-    """Return how many images a shard's counts are of."""
+    """Count the images of a shard."""
     return sum(histogram(tables["box_histograms"], "images", IMAGE_LABEL).values()) if "box_histograms" in tables else 0
 
 
@@ -55,7 +55,7 @@ def describe_rows(rows: Sequence[dict[str, Any]], extract: StageFolder) -> dict[
 
 
 def run(context: Context, config: DescribeConfig) -> Outcome:
-    """Return what became of all datasets of the work folder."""
+    """Describe the boxes of all datasets of the work folder."""
     index, extract, folder = (context.folder(name) for name in ("index", "extract", STAGE.name))
     with locked(folder.path, reads=[index.path, extract.path]):
         manifest = require_up_to_date(index, extract)
@@ -112,7 +112,7 @@ def _read_shapes(folder: StageFolder, receipts: Sequence[Receipt]) -> pa.Table:
 def _make_findings(
     shapes: pa.Table, index: StageFolder, extract: StageFolder, manifest: Manifest
 ) -> list[dict[str, Any]]:
-    """Return what looks wrong, dataset by dataset."""
+    """Make the findings of each dataset."""
     boxes = extract.read("boxes", columns=["image_id", "label", "suspect"])
     boxes = boxes.filter(pc.is_valid(boxes["suspect"]))
     remarks = index.read("warnings")

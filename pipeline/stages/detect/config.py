@@ -22,25 +22,24 @@ DONE, REJECTED = "done", "rejected"
 
 
 class DetectConfig(Settings):
-    """How photos are read, and what is kept of what is found in them.
+    """Settings of a detection: how photos are read, and which detections are kept.
 
     Attributes:
-        datasets: of a work folder, only these; all by default.
-        min_score: least score of a detection; the bundle's by default, as for the next two.
-        nms_iou: of two detections of a class that overlap by more, the better one stays.
-        max_detections: most detections of a photo, or of each tile.
-        threshold: `selected` marks scores from here on; by default what the bundle's operating point chooses, where
-            `evaluate` has left one, and in a work folder's own photos, which that is fitted to, .5.
-        tile: look at large photos in overlapping tiles too, for objects of a few pixels; several times the work.
-        tile_levels: so many times tiles are made half as large: 5 tiles in all with one, 21 with two.
-        tile_overlap: share of a tile's side that its neighbour sees too.
+        datasets: of a work folder, only these; default: all.
+        min_score: minimum score of a detection; default: the bundle's, as for the next two.
+        nms_iou: of two detections of a class that overlap by more than this IoU, the better one is kept.
+        max_detections: maximum number of detections of a photo, or of each tile.
+        threshold: detections with at least this score are `selected`; default: the selection of the bundle's operating
+            point, if `evaluate` has written one; .5 in a work folder's own photos, to which that is fitted.
+        tile: also detect in overlapping tiles of large photos, for objects of a few pixels; several times the work.
+        tile_levels: how often tiles are halved: 5 tiles in all with 1, 21 with 2.
+        tile_overlap: share of a tile's side that its neighbour shows too.
         max_pixels: larger photos are rejected.
-        downscale_on_read: let JPEG files be unpacked smaller where that is enough for the network's input.
-        bfloat16: multiply in half the bits; by default where the processor or the GPU does that fast.
+        downscale_on_read: decode JPEG files at a smaller size if that is enough for the network's input.
+        bfloat16: compute in bfloat16; default: if the processor or GPU does that fast.
         device: cpu, cuda or auto.
-        batch: photos or tiles at once; by default what is fastest.
-        reader_threads: threads that read and decode for each shard that is worked on; by default two, for a GPU its share of
-            the cores.
+        batch: photos or tiles per batch; default: the fastest.
+        reader_threads: threads per shard that read and decode; default: two, for a GPU its share of the cores.
     """
 
     datasets: tuple[str, ...] = ()

@@ -81,10 +81,15 @@ class BundleDetectorSpec:
 
 
 def detector_spec(folder: Path, use_operating_point: bool = True) -> BundleDetectorSpec:
-    """Return the finder of a bundle that a user named, or say in a sentence why it cannot be used.
+    """Make the detector spec of a bundle that a user named.
 
-    `use_operating_point` by its operating point, if it has one. What is found in order to be judged does not: the judgement is what
-    makes that point, and would change what it is made from.
+    Args:
+        folder: the bundle.
+        use_operating_point: select by its operating point, if it has one. Detections that are to be evaluated do not:
+            the evaluation fits that point, and would change what it is fitted to.
+
+    Raises:
+        FacadeError: if the bundle cannot be used.
     """
     from pipeline.models.bundle import open_bundle
     from ssd import bundle_digest
@@ -136,7 +141,7 @@ def _load_model(spec: BundleDetectorSpec, config: DetectConfig) -> LoadedModel:
 
 
 def _default_reader_threads(device: str) -> int:
-    """Return how many threads read for a shard: beside a processor's network two, for a GPU its share of all cores."""
+    """Return the number of reading threads per shard: two on a CPU, for a GPU its share of all cores."""
     import torch
 
     if device == "cpu":
@@ -200,7 +205,7 @@ class _TableBuilder:
         self.detections: list[tuple[str, Detections]] = []
 
     def add(self, result: StreamResult[dict[str, Any]]) -> None:
-        """Take in what became of a photo."""
+        """Add the result of a photo."""
         row, count = result.item, 0
         if result.error is not None:
             self.rejected.append(rejected_row(row, NAME, result.error))
@@ -245,7 +250,7 @@ class _TableBuilder:
         return pa.Table.from_pydict(columns, schema=SCHEMAS["detections"])
 
     def _select(self, names: Any, photos: Any, scores: Any) -> tuple[Any, Any]:
-        """Return what detections are worth, and which are selected."""
+        """Return the probabilities of detections, and which are selected."""
         point = self.operating_point or OperatingPoint("", 0, "", {})
         worth, chosen = point.apply(names, photos, scores)
         return worth, chosen if self.threshold is None else scores >= self.threshold

@@ -221,7 +221,7 @@ class DetectionPlan:
 
 
 def shard_size(ordinal: int) -> int:
-    """Return how many photos a shard has, by its number alone.
+    """Return the number of photos of a shard, by its ordinal alone.
 
     The first are small, so that a few hundred photos keep all workers busy too; the others large, so that a city's are
     no more tasks and files than need be.

@@ -1,4 +1,4 @@
-"""Photos with what was found in them: alone, beside the truth (the report's Figure 16), at three scores (its 19)."""
+"""Preview images: detections alone, next to ground truth (the report's Figure 16), and at three thresholds (its 19)."""
 
 from __future__ import annotations
 

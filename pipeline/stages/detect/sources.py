@@ -183,7 +183,7 @@ def _list_remote(address: str) -> Iterator[Row]:
 
 
 def _is_photo(name: str) -> bool:
-    """Return whether a member of an archive file is a photo, by its name; macOS packs a `._NAME` beside each NAME."""
+    """Return whether a member of an archive file is a photo, by its name; macOS packs a `._NAME` next to each NAME."""
     return name.lower().endswith(PHOTO_SUFFIXES) and not any(
         part.startswith(".") for part in name.split("/") if part != ".."
     )
@@ -235,7 +235,7 @@ def _list_zip(path: Path) -> Iterator[Row]:
                     uri = f"zip://{member.filename}::{path.absolute()}"
                     yield _make_row(member.filename, uri, stamp, f"zip:{member.filename}")
     except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError) as error:
-        raise FacadeError(f"{path} is no whole zip file ({error}); pack it anew.") from None
+        raise FacadeError(f"{path} is not a complete zip file ({error}); re-create the archive.") from None
 
 
 @lru_cache(4)
@@ -318,7 +318,7 @@ def _list_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
 
 
 def _find_columns(path: Path, column_names: Sequence[str]) -> dict[str, str]:
-    """Return which columns of a list mean what."""
+    """Map the columns of a list to their meanings."""
     lower = {name.lower(): name for name in reversed(column_names) if isinstance(name, str)}
     names = {what: next((lower[name] for name in known if name in lower), "") for what, known in COLUMN_ALIASES.items()}
     if not names["uri"]:

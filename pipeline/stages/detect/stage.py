@@ -54,7 +54,7 @@ STAGE: Final = Stage(
 
 
 def run(context: Context, config: DetectConfig, job: Job | None = None) -> Outcome:
-    """Return what became of an archive, or of the shards of it that the job names.
+    """Run the detector over an archive, or over the shards of it that the job names.
 
     Without a job, the model that was trained last finds in the work folder's own photos that it has not learnt from.
     """
@@ -110,7 +110,7 @@ def write_plan(context: Context, config: DetectConfig, job: Job) -> dict[str, An
 
 
 def dry_run(context: Context, config: DetectConfig, job: Job) -> dict[str, Any]:
-    """Return what the job would do, and do nothing."""
+    """Report what the job would do, and do nothing."""
     started, folder = time.monotonic(), _results_folder(context, job)
     _check_same_job(folder, config, job, write=False)
     with TemporaryDirectory() as elsewhere:
@@ -217,7 +217,7 @@ def _stage_plan(
 
 
 def _run_shard_range(context: Context, config: DetectConfig, job: Job, shard_range: tuple[int, int]) -> Outcome:
-    """Return what became of some shards of a plan that lies there, while others may be worked on elsewhere."""
+    """Detect in some shards of an existing plan, while others may be worked on elsewhere."""
     folder = _results_folder(context, job)
     if not (folder.path / JOB_FILE).exists():
         raise FacadeError(f"{folder.path} has no plan; run the same command with --plan in place of --shards first.")

@@ -81,7 +81,7 @@ def _add_version(store: MlflowStore, bundle: Path, digest: str, name: str, tags:
 
 
 def _tags(record: EvaluationRecord, evaluation: StageFolder) -> dict[str, str]:
-    """Return what an evaluation says of a version."""
+    """Make the tags of a version from its evaluation."""
     tags = {EVALUATION_TAG: evaluation.require_manifest().digest, TEST_TAG: record.digest, "facade.split": record.split}
     row = headline_rows(evaluation.read("scores").to_pylist(), record.split).get(ALL)
     figures = {"map": "value", "map.low": "low", "map.high": "high"}

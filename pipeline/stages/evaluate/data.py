@@ -1,4 +1,4 @@
-"""What was found beside what is true: the tables of `detect` and of a work folder, joined by image, as flat rows."""
+"""Join detections with ground truth by image, as flat arrays."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class EvaluationData:
         return values
 
     def select_images(self, mask: Bools) -> EvaluationData:
-        """Return some photos with what belongs to them, numbered anew."""
+        """Select photos with their detections and ground truths, renumbered."""
         numbers = np.cumsum(mask) - 1
         found, true = (mask[rows.images] for rows in (self.detections, self.ground_truths))
         labelled = None if self.ground_truths.labelled is None else self.ground_truths.labelled[mask]

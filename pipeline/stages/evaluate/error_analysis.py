@@ -78,7 +78,7 @@ class ErrorAnalysis:
 
 
 def analyse_errors(detections: DetectionArrays, ground_truths: GroundTruthArrays, iou: float = 0.5) -> ErrorAnalysis:
-    """Return what each detection is at an IoU."""
+    """Classify each detection at an IoU."""
     matches = match_arrays(detections, ground_truths)
     result = match_outcomes(matches, iou)
     across, on = _match_any_class(detections, ground_truths)

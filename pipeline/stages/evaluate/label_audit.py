@@ -1,7 +1,7 @@
 """Which labels are likely wrong: sure detections where nothing is labelled, boxes that nothing finds, other classes.
 
-A row of `suspects` is a box and a place to look at, the surest first. A person who agrees leaves it in the file
-`suspicious_labels.csv`, takes the others out, and gives it to `extract` as `corrections`: such boxes are ignored from then on.
+A row of `suspicious_labels` is a box to look at, the most certain first. A person who agrees leaves it in the file
+`suspicious_labels.csv`, deletes the others, and gives it to `extract` as `corrections.csv`: such boxes are ignored.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _missing_labels(data: EvaluationData, analysis: ErrorAnalysis, probabilities
 
 
 def missing_label_likelihood(scores: npt.NDArray[Any], correct_scores: npt.NDArray[Any]) -> Floats:
-    """Return how likely each of the detections on nothing (N,) is of an object, whose label is missing then.
+    """Estimate for each unmatched detection (N,) the probability that it shows an object whose label is missing.
 
     Their scores are a mixture of those of real objects, which are spread as those that are right, and of those of
     nothing; each is a beta distribution, and how much of which there is is found by expectation and maximisation. What

@@ -1,4 +1,4 @@
-"""`evaluate`: what was found beside what is true: how good it is, what goes wrong, and where to draw the line.
+"""The evaluate stage: scores, error analysis, thresholds and suspicious labels of a folder of detections.
 
 Everything that is fitted is fitted on val, and headline figures are of test.
 """
@@ -65,7 +65,7 @@ class EvaluateConfig(Settings):
 
 
 def run(context: Context, config: EvaluateConfig, out: Path | None = None) -> Outcome:
-    """Return what became of the detections of the work folder, or of those that the settings name.
+    """Evaluate the detections of the work folder, or those that the settings name.
 
     With `out`, the tables go there, and the work folder's own evaluation stays.
     """

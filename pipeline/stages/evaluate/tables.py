@@ -100,7 +100,7 @@ def evaluate_images(data: EvaluationData, model: str, bootstrap_samples: int) ->
 
 
 def apply_operating_point(data: EvaluationData, point: OperatingPoint) -> tuple[Any, Any]:
-    """Return what the detections of the photos are worth (N,), and which are chosen (N,)."""
+    """Apply the operating point: probabilities (N,) of the detections, and which of them are selected (N,)."""
     found = data.detections
     return point.apply(np.array(["", *data.classes])[found.labels], found.images, found.scores)
 
@@ -201,7 +201,7 @@ def _error_breakdown_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def _count_error_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Return how far numbers of objects are off in a photo: chosen by photo, by one threshold, and the difference."""
+    """Compute the mean count error per photo: as selected, by one threshold, and the difference."""
     rows: list[dict[str, Any]] = []
     for split, part in evaluation.by_split.items():
         judged, errors = part.data, count_errors(part.data, part.error_analysis, evaluation.operating_point)

@@ -23,7 +23,7 @@ __all__ = ["ClassDetections", "count_errors", "count_ground_truths", "expected_c
 FOLDS: Final = 5
 MAX_PHOTOS: Final = 3000  # more would tell no more of two dozen numbers
 KNOTS: Final = 24  # scores between which what they are worth goes straight
-DETECTION_WEIGHT: Final = 0.3  # what it weighs that a detection is right, beside that the number of a photo is
+DETECTION_WEIGHT: Final = 0.3  # weight of each detection being right, relative to the count of a photo being right
 TOTAL_WEIGHT: Final = 2.0  # what it weighs that the number of all photos together is right
 IRLS_ITERATIONS: Final = 6  # of least squares, each with the weights that make it one of absolute errors
 CONSTRAINT_WEIGHT: Final = 1e4  # what it weighs that nothing is worth more than 1
@@ -79,7 +79,7 @@ class ClassDetections:
         return int(self.labelled_photos.sum())
 
     def select_photos(self, mask: Bools) -> ClassDetections:
-        """Return the detections of some of the photos that show the class, numbered anew."""
+        """Select the detections of some of the photos that label the class, renumbered."""
         rows, numbers = mask[self.images], np.cumsum(mask) - 1
         shown = np.ones(int(mask.sum()), np.bool_)
         return ClassDetections(shown, numbers[self.images[rows]], self.scores[rows], self.hits[rows], 0)
@@ -108,7 +108,7 @@ def _fit_class(detections: ClassDetections, true_counts: Ints) -> ClassPoint:
 
 
 def _fit_counts(detections: ClassDetections, true_counts: Ints) -> dict[str, Any]:
-    """Return what of a class's point is fitted to the numbers of objects."""
+    """Fit the parts of a class's operating point that depend on the numbers of objects."""
     scores, probabilities = _fit_calibration(detections, true_counts)
     return {
         "count_threshold": _fit_count_threshold(detections, true_counts),

@@ -36,7 +36,7 @@ class Agreement:
 def measure_agreement(
     detections: Mapping[str, Boxes], ground_truths: Mapping[str, Boxes], thresholds: tuple[float, ...] = (0.5, 0.75)
 ) -> Agreement:
-    """Return how boxes agree image by image; each box is paired once at most, the best overlaps first."""
+    """Measure the agreement of boxes image by image; each box is paired at most once, largest overlaps first."""
     matched = dict.fromkeys(thresholds, 0)
     for image in detections.keys() & ground_truths.keys():
         overlaps = pairwise_iou(detections[image], ground_truths[image])

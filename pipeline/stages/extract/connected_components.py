@@ -68,7 +68,7 @@ def _touching_pairs(runs: RunLengthEncoding) -> tuple[Ints, Ints]:
 def bridge_gaps(
     values: npt.NDArray[Any], runs: RunLengthEncoding, occluder: npt.NDArray[np.bool_], max_gap: int
 ) -> npt.NDArray[Any]:
-    """Return the values with short gaps closed: occluder runs of at most `max_gap` pixels between two runs of one value.
+    """Close short gaps: occluder runs of at most `max_gap` pixels between two runs of one value.
 
     Values below 0 are of no interest and never closed. What stands in front of a building (a trunk, a lamp post, a
     car) parts it left from right; the run-wise rule closes that and never joins what is apart without an occluder.

@@ -1,8 +1,8 @@
 """Labels that a person found to be wrong: their boxes are ignored, in training and in judging.
 
-The file is WORK/corrections.csv, in force as long as it is there: a copy of `suspicious_labels.csv` of `evaluate` less the rows
-that are no faults, or any CSV with image_id, label, xmin, ymin, xmax, ymax. Where a row's box is one of the label's,
-that one is ignored; where it is none, there is one to ignore now. So there is for `found_label`, if that is another.
+The file is WORK/corrections.csv, used as long as it is there: a copy of `suspicious_labels.csv` of `evaluate` without
+the rows whose labels are correct, or any CSV with image_id, label, xmin, ymin, xmax, ymax. A box of that label at that
+place is ignored; if there is none, a box to ignore is added. The same holds for `detected_label`, if it differs.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def check_corrections(
 
 
 def _parse_corrections(path: Path, line: int, row: Mapping[str, str]) -> list[Correction]:
-    """Return what a row says: of its label, and of what was found in its place."""
+    """Parse a row: a correction of its label, and one of the label detected in its place."""
     try:
         box = {name: float(row[name]) for name in COORDINATES}
     except (TypeError, ValueError):

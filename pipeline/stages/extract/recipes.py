@@ -97,7 +97,7 @@ def annotated_objects(card: Card, boxes: AnnotatedBoxes, width: int, height: int
 
 
 def flag_suspicious(objects: ExtractedObjects) -> list[str | None]:
-    """Return what looks wrong with each object: `speck`, `merged`, or None. Nothing is changed.
+    """Flag what looks wrong with each object: `speck`, `merged`, or None. No object is changed.
 
     A speck has a side under 4 pixels. Merged looks like two equal objects that touch in the mask: at least 1.8 times
     the median of its class in the image along one side and about the median along the other, with 5 to compare.

@@ -120,7 +120,7 @@ def extract_rows(
 
 
 def run(context: Context, config: ExtractConfig) -> Outcome:
-    """Return what became of all datasets of the work folder."""
+    """Extract the boxes of all datasets of the work folder."""
     index, folder = context.folder("index"), context.folder(STAGE.name)
     index_digest(index)  # before a lock makes folders: a mistyped --work must leave none
     with locked(folder.path, reads=[index.path]):

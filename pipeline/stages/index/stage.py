@@ -83,7 +83,7 @@ def index_rows(rows: Sequence[dict[str, Any]], card: Card, config: IndexConfig) 
 
 
 def run(context: Context, config: IndexConfig, card: Card, card_text: str, root: str) -> Outcome:
-    """Return what became of the dataset's folder; other datasets in the work folder stay as they are."""
+    """Index the dataset's folder; other datasets in the work folder stay as they are."""
     folder = context.folder(STAGE.name)
     with locked(folder.path):
         listed = list_files(root, exclude=context.work.resolve())

@@ -1,4 +1,4 @@
-"""`priors`: boxes become prior boxes, fitted on train, chosen on val, judged on test, beside every preset."""
+"""The priors stage: fit prior boxes on train, select on val, compare with every preset on test."""
 
 from __future__ import annotations
 
@@ -120,13 +120,13 @@ def choose_priors(coverage: Sequence[Mapping[str, Any]], split: str) -> dict[str
         reason = f"{best} scores {scores[best]:.3f} on {split}, the best preset ({rival}) {scores[rival]:.3f}"
     else:
         fitted = max(FITTED_SPECS, key=lambda name: scores.get(name, 0.0))
-        beside = f"{scores[best]:.3f} on {split}, better than fitted ({fitted}) {scores[fitted]:.3f}"
-        reason = f"the preset {best} scores {beside}"
+        comparison = f"{scores[best]:.3f} on {split}, better than fitted ({fitted}) {scores[fitted]:.3f}"
+        reason = f"the preset {best} scores {comparison}"
     return {"name": best, "split": split, "score": scores[best], "reason": reason}
 
 
 def run(context: Context, config: PriorsConfig) -> Outcome:
-    """Return what became of the boxes of the work folder."""
+    """Fit and select the prior boxes of the work folder."""
     index, extract, describe, folder = (context.folder(name) for name in ("index", "extract", "describe", STAGE.name))
     with locked(folder.path, reads=[index.path, extract.path, describe.path]):
         manifest = require_up_to_date(index, extract)
@@ -218,7 +218,7 @@ class _SampledBoxes:
 def _balanced_weights(
     shapes: pa.Table, classes: Sequence[str], config: PriorsConfig
 ) -> dict[tuple[float, float], float]:
-    """Return how often each (width, height) at the input's size occurs in train, each class counting the same."""
+    """Weigh each (width, height) at the input's size by its frequency in train, all classes alike."""
     centres, scale = bin_centres(SIDE_EDGES), config.input / REFERENCE_SIDE
     weights: dict[tuple[float, float], float] = {}
     for label in classes:

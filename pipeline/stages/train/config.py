@@ -41,12 +41,12 @@ class TrainConfig(_SsdSettings):  # type: ignore[misc,valid-type]  # mypy does n
         preset: epfl (the report), paper, fast (a GPU), light (CPUs), demo; by default fast with a GPU, else light.
         backbone: vgg16, mobilenet_v2 or tiny; the preset's by default.
         fusion: "concat" for Feature-Fused SSD.
-        init_weights: "imagenet", "none", "default" (the model that comes along), a file of a trunk, or a bundle's folder; the
-            preset's by default.
+        init_weights: "imagenet", "none", "default" (the bundled default model), a file of a backbone, or a bundle's
+            folder; the preset's by default.
         priors: "chosen" by `priors`, another of its priors by name, a preset, or a JSON file.
         datasets: names, with how often their photos are shown in relation to others; empty is all, all alike.
         classes: what to find; empty is all that the datasets label.
-        use_all_splits: learn from all photos, whatever their split, and keep the last epoch, for none is left to judge by.
+        use_all_splits: train on all photos, whatever their split, and keep the last epoch, as no photo is held out.
         max_side: photos are kept in memory with no side longer than this, in pixels.
         device: cpu, cuda or auto.
         checkpoint_minutes: from one checkpoint to the next.
@@ -78,7 +78,7 @@ class TrainConfig(_SsdSettings):  # type: ignore[misc,valid-type]  # mypy does n
         return dict(self.datasets) if isinstance(self.datasets, dict) else dict.fromkeys(self.datasets, 1.0)
 
     def to_ssd_config(self) -> Learning:
-        """Return how to learn: the preset with what differs from it."""
+        """Make the settings of ssd: the preset with the changes of these settings."""
         preset = TRAIN_PRESETS[self.preset_name()]
         changed = {name: value for name in SSD_FIELDS if (value := getattr(self, name)) is not None}
         try:

@@ -185,7 +185,7 @@ def _check_boxes(row: Mapping[str, Any]) -> None:
 
 
 def _make_target(row: Mapping[str, Any], photo: Tensor, classes: Sequence[str]) -> Target:
-    """Return what a photo should show, in pixels of the photo as it is kept."""
+    """Make the target of a photo, in pixels of the photo as it is kept."""
     height, width = photo.shape[1:]
     scale = np.array([width / row["width"], height / row["height"]] * 2, np.float32)
     boxes = (row["boxes"] * scale).clip(0, np.array([width, height] * 2, np.float32))

@@ -131,7 +131,7 @@ def _use_log_scale(axes: Axes) -> None:
 
 
 def _finish_axes(axes: Axes, rows: Rows, best: int) -> None:
-    """Mark the epoch that was kept, and name the lines, beside the panel if there are many."""
+    """Mark the best epoch, and label the lines, next to the panel if there are many."""
     from matplotlib.ticker import MaxNLocator
 
     lines, epochs = axes.get_lines(), [row["epoch"] for row in rows]
@@ -141,7 +141,7 @@ def _finish_axes(axes: Axes, rows: Rows, best: int) -> None:
     axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=(1, 2, 5, 10)))
     axes.set_xlabel("epoch")
-    beside: dict[str, Any] = (
+    legend: dict[str, Any] = (
         {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if len(lines) > MAX_INSIDE_LEGEND else {}
     )
-    axes.legend(fontsize=8, frameon=False, **beside)
+    axes.legend(fontsize=8, frameon=False, **legend)

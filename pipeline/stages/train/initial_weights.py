@@ -44,7 +44,7 @@ def load_initial_weights(
 
 
 def weights_fingerprint(name: str) -> str:
-    """Return what a start is wherever it lies: a word as it is, of a bundle its digest, of a file its sha256."""
+    """Return a location-independent fingerprint: the keyword itself, a bundle's digest, or a file's sha256."""
     path = resolve_bundle(name)
     if (path / MODEL_FILE).is_file():
         return bundle_digest(path)
@@ -90,7 +90,7 @@ def _torchvision_file(backbone: str) -> Path:
         except (OSError, RuntimeError) as error:
             raise FacadeError(
                 f"torchvision's weights of {backbone} are not in {path.parent} and cannot be fetched "
-                f"({' '.join(str(error).split())[:80]}); put {path.name} there, name a file with train.init_weights=FILE, a "
-                "bundle with train.init_weights=FOLDER, or train from scratch with train.init_weights=none."
+                f"({' '.join(str(error).split())[:80]}); put {path.name} there, name a file (train.init_weights=FILE), "
+                "a bundle with train.init_weights=FOLDER, or train from scratch with train.init_weights=none."
             ) from None
     return path

@@ -44,7 +44,7 @@ class TrainingPlan:
         return f"{self.config.preset_name()}-{json_digest([decided, weights])[:10]}"
 
     def settings(self) -> dict[str, Any]:
-        """Return what MLflow and the bundle tell of the run."""
+        """Return the settings that MLflow and the bundle record."""
         priors = self.model.priors
         return {
             "train": {
@@ -67,7 +67,7 @@ class TrainingPlan:
 
 
 def make_plan(context: Context, config: TrainConfig) -> TrainingPlan:
-    """Return what is trained, on what, and how."""
+    """Resolve the settings of a training run: the data, the network and how it is trained."""
     learning = config.to_ssd_config()
     backbone, start = PRESET_BACKBONES.get(config.preset_name(), ("vgg16", "imagenet"))
     backbone = config.backbone or backbone
@@ -98,7 +98,7 @@ def _load_priors(context: Context, name: str) -> tuple[PriorSpec, str]:
     chosen = data["chosen"] if name == CHOSEN_PRIORS else name
     if chosen not in data["specs"]:
         raise UsageError(
-            f"train.priors: {name!r} is none of {CHOSEN_PRIORS}, {', '.join(sorted({*data['specs'], *PRESETS}))}, or a file "
-            "named *.json."
+            f"train.priors: {name!r} is not one of {CHOSEN_PRIORS}, {', '.join(sorted({*data['specs'], *PRESETS}))}, "
+            "nor a file named *.json."
         )
     return PriorSpec.from_json(data["specs"][chosen]), f"priors, {name}"

@@ -31,7 +31,7 @@ __all__ = ["export_task", "import_remote_run"]
 
 
 def export_task(context: Context, config: TrainConfig, out: Path) -> Outcome:
-    """Return what was written into a folder, for `python -m ssd.training` to train on another machine."""
+    """Write a training task into a folder, for `python -m ssd.training` on another machine."""
     started, plan = time.monotonic(), make_plan(context, config)
     with locked(context.folder(NAME).path):
         task, rejected = build_task(context, plan, PhotoCache(config.max_side), {})
@@ -48,7 +48,7 @@ def export_task(context: Context, config: TrainConfig, out: Path) -> Outcome:
 
 
 def import_remote_run(context: Context, source: Path) -> Outcome:
-    """Return what became of a run that `python -m ssd.training` finished elsewhere: now one of the work folder."""
+    """Import a run that `python -m ssd.training` finished on another machine into the work folder."""
     started, folder = time.monotonic(), context.folder(NAME).path
     finished = read_history(source)
     if finished is None:

@@ -63,9 +63,9 @@ PREVIEW_MIN_SCORE: Final = 0.3
 
 
 def run(context: Context, config: TrainConfig, resume: bool = False, photo_cache: PhotoCache | None = None) -> Outcome:
-    """Return what became of the photos of the work folder: a bundle.
+    """Train a model on the photos of the work folder.
 
-    A run that was stopped goes on when the same settings come again; `resume` goes on with the last that was stopped,
+    An interrupted run resumes with the same settings; `resume` continues the last interrupted one,
     whatever the settings. `photo_cache` are those that an earlier run has decoded.
     """
     started, folder = time.monotonic(), context.folder(NAME).path
@@ -149,7 +149,7 @@ def _train(
             run_logger.log_series(untold)
             untold.clear()
         except FacadeError as error:  # no reason to lose hours of training
-            context.log(f"train: {error} The run goes on; this is tried again with the next epoch.")
+            context.log(f"train: {error} Training continues; will retry with the next epoch.")
         if "val.loss" in row or task.val is None:
             context.log(_epoch_line(row, learning.epochs))
 
@@ -229,16 +229,16 @@ def _read_settings(out: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any, context: Context) -> None:
-    """Write a small JSON file beside, and rename it."""
+    """Write a small JSON file atomically."""
     write_bytes(path, (json.dumps(value, indent=1) + "\n").encode(), context.disk_retry_seconds)
 
 
 def update_latest_link(folder: Path, name: str) -> None:
     """Let WORK/train/latest lead to a run."""
-    beside = folder / f".{LATEST_LINK}.new"
-    beside.unlink(missing_ok=True)
-    beside.symlink_to(name, target_is_directory=True)
-    beside.replace(folder / LATEST_LINK)
+    link = folder / f".{LATEST_LINK}.new"
+    link.unlink(missing_ok=True)
+    link.symlink_to(name, target_is_directory=True)
+    link.replace(folder / LATEST_LINK)
 
 
 def _epoch_line(row: Mapping[str, float], epochs: int) -> str:

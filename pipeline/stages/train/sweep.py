@@ -42,7 +42,7 @@ class Sweep(Settings):
 
 @dataclass(frozen=True)
 class SweepResult:
-    """A run of a sweep: what it was given, what became of it, and its scores, of test where there are such photos."""
+    """A run of a sweep: its settings, its outcome, and its scores, on test where there are such photos."""
 
     settings: Mapping[str, Any]
     outcome: Outcome
@@ -58,7 +58,7 @@ class SweepResult:
 
 
 def load_sweep(name: str) -> Sweep:
-    """Return a sweep that comes along, or that of a file."""
+    """Load a packaged sweep, or that of a file."""
     known = {path.stem: path for path in sorted((assets_folder() / "sweeps").glob("*.toml"))}
     path = known.get(name, Path(name))
     if name not in known and not path.is_file():

@@ -1,4 +1,4 @@
-"""A champion that was judged on other boxes than its challenger: judged anew, and only where the challenger was."""
+"""A champion that was evaluated on other boxes than the candidate is evaluated again on the candidate's."""
 
 import shutil
 from collections.abc import Callable

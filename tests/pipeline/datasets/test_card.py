@@ -50,8 +50,8 @@ def test_id_crosses_folders_and_letter_case_is_free() -> None:
 
 
 def test_a_mask_that_fits_the_photos_pattern_is_no_photo() -> None:
-    beside = card(images="{id}.png", annotations="{id}_mask.png")
-    assert paired(beside, "a.png", "a_mask.png", "b.png") == ({"a.png": "a_mask.png", "b.png": None}, [])
+    masks = card(images="{id}.png", annotations="{id}_mask.png")
+    assert paired(masks, "a.png", "a_mask.png", "b.png") == ({"a.png": "a_mask.png", "b.png": None}, [])
 
 
 def test_other_fields_pair_too() -> None:

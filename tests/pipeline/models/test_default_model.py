@@ -1,4 +1,4 @@
-"""The model that comes along: small, whole, open about itself, and as good as its card says."""
+"""The bundled default model: small, complete, and as good as its card says."""
 
 from __future__ import annotations
 

@@ -179,13 +179,13 @@ def test_other_classes_start_anew_which_is_said(
     done = run_facade_in_process(
         "model", "import", "weights.safetensors", "--out", "model", "--classes", "window, door"
     )
-    note = "The weights know 3 classes, the model 2: what they score starts anew."
+    note = "The weights know 3 classes, the model 2: other classes get newly initialised heads."
     assert (done.code, done.line["stage"], done.line["changed"]) == (0, "model import", True)
     assert done.line["notes"] == [note]
     assert f"model import: {note}" in done.text
     assert load_bundle(scratch_folder / "model").model.config.classes == ("window", "door")
     again = imported(scratch_folder / "weights.safetensors", scratch_folder / "model", "window,door")
-    assert (again["changed"], again["digest"]) == (False, done.line["digest"]), "what starts anew is drawn with a seed"
+    assert (again["changed"], again["digest"]) == (False, done.line["digest"]), "new heads are initialised with a seed"
 
 
 def test_other_priors_are_noted(state: dict[str, Tensor]) -> None:
@@ -206,7 +206,7 @@ def test_a_finer_map_leaves_the_other_heads_where_they_belong(state: dict[str, T
     for number in range(6):
         assert torch.equal(back[f"heads.outputs.{number + 1}.weight"], state[f"heads.outputs.{number}.weight"])
     assert "1 tensors are not used, the first is strange." in notes
-    assert "3 tensors were not given and start anew, the first is backbone.norm3.weight." in notes
+    assert "3 tensors are missing and newly initialised, the first is backbone.norm3.weight." in notes
 
 
 def test_classes_get_the_names_that_are_known() -> None:
@@ -411,16 +411,16 @@ def test_export_says_how_near_it_is_and_nothing_else(onnx_export: SimpleNamespac
 
 
 def test_the_file_beside_has_all_that_the_bundle_has(onnx_export: SimpleNamespace) -> None:
-    beside = json.loads((onnx_export.folder / "onnx" / "detector.json").read_text())
+    detector = json.loads((onnx_export.folder / "onnx" / "detector.json").read_text())
     bundle = load_bundle(onnx_export.folder / "model")
     config = bundle.model.config
-    priors = np.array(beside["priors_cxcywh"], np.float32)
+    priors = np.array(detector["priors_cxcywh"], np.float32)
     assert np.array_equal(priors, config.priors.priors_cxcywh().numpy())
-    assert beside["classes"] == ["background", *CLASSES]
-    assert (beside["mean"], beside["std"]) == (list(config.mean), list(config.std))
-    assert beside["decode"] == asdict(bundle.decode)
-    assert beside["bundle"] == bundle_digest(onnx_export.folder / "model")
-    assert beside["network"]["sha256"] == onnx_export.line["digest"]
+    assert detector["classes"] == ["background", *CLASSES]
+    assert (detector["mean"], detector["std"]) == (list(config.mean), list(config.std))
+    assert detector["decode"] == asdict(bundle.decode)
+    assert detector["bundle"] == bundle_digest(onnx_export.folder / "model")
+    assert detector["network"]["sha256"] == onnx_export.line["digest"]
 
 
 def test_the_example_in_the_readme_finds_what_the_detector_finds(

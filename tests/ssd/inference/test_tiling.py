@@ -130,7 +130,7 @@ def test_a_photo_as_small_as_the_input_is_seen_once_and_as_without_tiles() -> No
         {"levels": 0},
         {"overlap": 1.0},
         {"overlap": -0.1},
-        {"min_object_side": 0.0},
+        {"min_tile_scale": 0.0},
         {"margin": 0.5},
         {"max_object_share": 0.0},
     ],

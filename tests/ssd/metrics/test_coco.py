@@ -214,7 +214,7 @@ def test_what_does_not_fit_together_is_refused() -> None:
     with pytest.raises(ValueError, match="2 classes"):
         coco_ap(replace(detections, labels=np.array([2])), truths)
     for only in (np.array([True, True]), np.array([1])):
-        with pytest.raises(ValueError, match=r"only is bool of shape \(1,\)"):
+        with pytest.raises(ValueError, match=r"ground_truth_mask must be bool of shape \(1,\)"):
             coco_ap(detections, truths, ground_truth_mask=only)
     with pytest.raises(ValueError, match="COCO"):
         coco_ap(detections, truths)[100].at(0.33)

@@ -133,7 +133,7 @@ def test_a_run_killed_in_mid_epoch_goes_on_as_if_it_had_not_been(tmp_path: Path)
     process.wait()
     assert 0 < _step(state) < 24
     second = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "goes on after step" in second.stderr
+    assert "resuming from step" in second.stderr
     line = json.loads(second.stdout)
     assert line["digest"] == expected.digest
     assert line["best"] == expected.best
@@ -150,12 +150,12 @@ def _step(state: Path) -> int:
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     TrainingRun(task(), tmp_path).run()
-    with pytest.raises(ValueError, match=r"it is of other photos, settings or priors\. Delete it to begin anew"):
+    with pytest.raises(ValueError, match=r"it is of other photos, settings or priors\. Delete it to start over"):
         TrainingRun(task(config=replace(CONFIG, lr=2e-3)), tmp_path).run()
 
 
 def test_a_full_disk_costs_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In between it is told and the run goes on; at the end it waits until there is room."""
+    """During training it is logged and training continues; at the end it waits until there is room."""
     write, said = course_module.write_folder, list[str]()
     full = iter([True, False, True, True, False])
 
@@ -170,7 +170,7 @@ def test_a_full_disk_costs_no_checkpoint(tmp_path: Path, monkeypatch: pytest.Mon
     finished = TrainingRun(
         short, tmp_path, checkpoint_seconds=0.0, retry_seconds=60.0, callbacks=TrainingCallbacks(log=said.append)
     ).run()
-    assert sum("the last one stays, the run goes on" in line for line in said) == 2
+    assert sum("keeping the previous one" in line for line in said) == 2
     assert sum("trying again" in line for line in said) == 1
     assert read_history(tmp_path) == finished
     monkeypatch.setattr(course_module, "write_folder", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))

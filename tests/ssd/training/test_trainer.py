@@ -1,4 +1,4 @@
-"""A run that is stopped goes on as if it had not been; one that diverges says with what."""
+"""An interrupted run resumes bit for bit; a diverging one names its photos."""
 
 from dataclasses import replace
 

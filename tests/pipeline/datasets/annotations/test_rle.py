@@ -1,4 +1,4 @@
-"""COCO's run-length masks beside pycocotools, in both forms."""
+"""COCO's run-length masks compared with pycocotools, in both forms."""
 
 from typing import Any
 

@@ -177,7 +177,7 @@ def test_a_whole_building_shows_its_whole_grid() -> None:
 
 
 def test_the_photo_lies_on_the_mask() -> None:
-    """Colours jump where a window begins, and less so four pixels beside it."""
+    """Colours jump where a window begins, and less so four pixels from it."""
     for seed in range(12):
         drawing = small(seed, occluders=False)
         jumps = np.abs(np.diff(drawing.photo.astype(int).sum(axis=2), axis=1))

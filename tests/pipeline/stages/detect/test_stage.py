@@ -466,7 +466,7 @@ def test_a_work_folder_is_read_by_its_index(
     folder = StageFolder(work.context.work, "detect")
     assert [row["image_id"] for row in folder.read("photos").to_pylist()] == [row["image_id"] for row in images]
     with Image.open(next((folder.path / "previews").glob("000_*"))) as picture:
-        assert picture.width > 2 * 320  # what was found, and the truth beside it
+        assert picture.width > 2 * 320  # detections next to ground truth
     train = facade(*common, "--split", "train", "--out", "train")
     assert train.line["rows_in"] == sum(row["split"] == "train" for row in images)
     wrong = facade(*common, "--split", "train")

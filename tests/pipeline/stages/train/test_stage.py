@@ -241,7 +241,7 @@ def test_killed_and_resumed_it_ends_the_same(
     process.wait()
     result = facade(*arguments, "--resume")
     assert result.code == 0
-    assert "goes on after step" in result.text
+    assert "resuming from step" in result.text
     outs = [Path(outcome).parent for outcome in (undisturbed.outputs["bundle"], result.line["outputs"]["bundle"])]
     losses = [json.loads((out / "checkpoint" / "state.json").read_text())["progress"]["losses"] for out in outs]
     assert losses[0] == losses[1]
