@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import islice
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pipeline.errors import FacadeError
 
@@ -40,6 +40,8 @@ __all__ = [
     "worker_number",
 ]
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 # What shards tell while they are worked on goes by this name through the scheduler.
 EVENT_TOPIC = "facade"
 # How long to wait for a scheduler to answer.
@@ -150,7 +152,19 @@ class WorkerPool:
         with self._open(workers) as client:
             callbacks.on_dashboard(client.dashboard_link)
             client.subscribe_topic(EVENT_TOPIC, lambda event: callbacks.on_rows(event[1]))
-            yield from _submit_with_backpressure(client, task, shards)
+            for future, shard in _submit_with_backpressure(client, task, shards):
+                yield _collect_receipt(client, future, task, shard)
+
+    def map_items(
+        self, function: Callable[[Item], Result], items: Sequence[Item], workers: WorkerConfig
+    ) -> Iterator[Result]:
+        """Yield the results of a function that needs no shards, in any order; its errors are the caller's."""
+        if workers.scheduler is None and workers.local_count == 0:
+            yield from map(function, items)
+            return
+        with self._open(workers) as client:
+            for future, _ in _submit_with_backpressure(client, function, items):
+                yield future.result()
 
     @contextmanager
     def _open(self, workers: WorkerConfig) -> Iterator[Client]:
@@ -314,23 +328,26 @@ def _workers_environment() -> Iterator[None]:
                 os.environ[name] = old
 
 
-def _submit_with_backpressure(client: Client, task: ShardTask, shards: Sequence[Shard]) -> Iterator[Receipt]:
+def _submit_with_backpressure(
+    client: Client, function: Callable[[Item], Any], items: Sequence[Item]
+) -> Iterator[tuple[Future[Any], Item]]:
+    """Yield the finished futures, each with its item."""
     from distributed import as_completed
 
-    waiting = iter(shards)
-    under_way: dict[Any, Shard] = {}
+    waiting = iter(items)
+    under_way: dict[Any, Item] = {}
     completed = as_completed(raise_errors=False)
 
     def submit(count: int) -> None:
-        for shard in islice(waiting, count):
-            future = client.submit(task, shard, pure=False)
-            under_way[future.key] = shard
+        for item in islice(waiting, count):
+            future = client.submit(function, item, pure=False)
+            under_way[future.key] = item
             completed.add(future)
 
     submit(_max_in_flight(client))
     for future in completed:
         submit(max(1, _max_in_flight(client) - len(under_way) + 1))
-        yield _collect_receipt(client, future, task, under_way.pop(future.key))
+        yield future, under_way.pop(future.key)
 
 
 def _collect_receipt(client: Client, future: Future[Any], task: ShardTask, shard: Shard) -> Receipt:

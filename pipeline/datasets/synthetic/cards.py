@@ -6,11 +6,13 @@ from pathlib import Path
 
 from pipeline.datasets.card import Card, parse_card
 from pipeline.datasets.synthetic import BUILDING_PARTS, NAMES, write_dataset
+from pipeline.execution.parallel import WorkerConfig
 from pipeline.execution.runner import Context
 from pipeline.storage.files import write_bytes
 
 __all__ = ["BOX_CARD", "generate_dataset", "mask_card"]
 
+MIN_IMAGES_FOR_WORKERS = 50
 MASK_CARD = """\
 name = "drawn"
 title = "Drawn street facades, exact class masks"
@@ -55,7 +57,15 @@ labelled_classes = ["building", "window", "door"]
 def generate_dataset(context: Context, folder: Path, images: int, seed: int) -> list[tuple[Card, str]]:
     """Draw streets into a folder, with a card of their masks and one of their exact boxes; return the two cards."""
     progress = context.make_progress("draw", images)
-    write_dataset(folder, images, seed, progress=lambda done: progress.advance(done - progress.done))
+    # Few drawings take less time than workers take to start.
+    workers = context.workers if images >= MIN_IMAGES_FOR_WORKERS else WorkerConfig(count=0)
+    write_dataset(
+        folder,
+        images,
+        seed,
+        progress=lambda done: progress.advance(done - progress.done),
+        mapper=lambda function, items: context.pool.map_items(function, items, workers),
+    )
     cards = []
     for text in (mask_card(), BOX_CARD):
         card = parse_card(text, "of drawings")

@@ -1,8 +1,9 @@
 """A folder of drawings in the form in which an annotated dataset comes."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,31 +24,42 @@ PALETTE = (
 # fmt: on
 
 
+# Applies a function to items, perhaps in other processes, and yields the results in any order.
+Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+
+
 def write_dataset(
     folder: Path,
     count: int,
     seed: int = 0,
     width: int = 640,
     height: int = 480,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+    mapper: Mapper = map,
 ) -> None:
     """Write photos, masks, boxes and truth of `count` drawings; what is already there is left alone.
 
-    `progress` is called with the number of drawings that are complete, after each one.
+    `progress` is called with the number of drawings that are complete, whenever it grows.
     """
     for part in ("photos", "masks", "boxes"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     _write(folder / "classes.txt", "".join(f"{name}\n" for name in CLASSES).encode())
     truth = _read_ground_truth(folder / "truth.jsonl")
     known = len(truth)
+    missing: list[tuple[str, int]] = []
+    for index in range(count):
+        name, image_seed = f"facade_{index:05d}", seed * SEED_STRIDE + index
+        _check(truth.get(name), folder, image_seed, width, height)
+        if name not in truth or not all(path.exists() for path in _paths(folder, name)):
+            missing.append((name, image_seed))
+    complete = count - len(missing)
+    if complete:
+        progress(complete)
     try:
-        for index in range(count):
-            name, image_seed = f"facade_{index:05d}", seed * SEED_STRIDE + index
-            _check(truth.get(name), folder, image_seed, width, height)
-            if name not in truth or not all(path.exists() for path in _paths(folder, name)):
-                truth[name] = _write_scene(folder, name, draw_scene(image_seed, width, height))
-            if progress is not None:
-                progress(index + 1)
+        for line in mapper(partial(_write_scene, folder, width, height), missing):
+            truth[line["name"]] = line
+            complete += 1
+            progress(complete)
     finally:  # an interrupted call must not have to draw again what it wrote
         if len(truth) != known:
             _write_ground_truth(folder / "truth.jsonl", truth)
@@ -76,13 +88,14 @@ def _check(line: dict[str, Any] | None, folder: Path, seed: int, width: int, hei
         )
 
 
-def _write_scene(folder: Path, name: str, scene: Scene) -> dict[str, Any]:
+def _write_scene(folder: Path, width: int, height: int, name_and_seed: tuple[str, int]) -> dict[str, Any]:
+    name, seed = name_and_seed
+    scene = draw_scene(seed, width, height)
     photo, mask, boxes = _paths(folder, name)
     _write(photo, _jpeg(scene))
     _write(mask, _png(scene))
     _write(boxes, yolo_lines(scene).encode())
-    height, width = scene.mask.shape
-    line = {"name": name, "seed": scene.seed, "width": width, "height": height}
+    line = {"name": name, "seed": seed, "width": width, "height": height}
     return line | {
         "buildings": [asdict(building) for building in scene.buildings],
         "boxes": [asdict(box) for box in scene.boxes],

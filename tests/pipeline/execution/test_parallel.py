@@ -175,3 +175,14 @@ def _started_after(pid: int) -> psutil.Process:
         for child in worker_processes(os.getpid()):
             if child.pid != pid:
                 return child
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_items_are_mapped_in_any_order(count: int) -> None:
+    assert sorted(WorkerPool().map_items(abs, range(-40, 1), WorkerConfig(count=count))) == list(range(41))
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_an_error_of_an_item_is_the_callers(count: int) -> None:
+    with pytest.raises(ValueError, match="invalid literal"):
+        list(WorkerPool().map_items(int, ["1", "two"], WorkerConfig(count=count)))

@@ -219,6 +219,17 @@ def test_a_dataset_is_written_once(tmp_path: Path) -> None:
     assert before == after
 
 
+def test_the_order_of_drawing_does_not_matter(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "one", 4, width=64, height=48)
+    write_dataset(
+        tmp_path / "other", 4, width=64, height=48, mapper=lambda function, items: map(function, reversed(items))
+    )
+    one, other = (
+        {path.name: path.read_bytes() for path in (tmp_path / part).rglob("*.*")} for part in ("one", "other")
+    )
+    assert one == other
+
+
 def test_a_lost_file_comes_back(tmp_path: Path) -> None:
     write_dataset(tmp_path, 2, width=160, height=120)
     lost = tmp_path / "masks" / "facade_00001.png"
