@@ -1,7 +1,7 @@
 """The batch program of facade-ssd: stages, tables and the command line.
 
-Read on in this order: `cli`, then one stage (`index`, `extract`), then what that stage calls. A stage decides
-everything eagerly, hands shards of rows to `parallel`, and `store` keeps what comes back.
+Start reading at `cli/main.py`, then one stage (`stages/index/stage.py`), then what it calls: `execution` runs the
+stage's shards in worker processes, and `storage` keeps the tables that come back.
 """
 
 __version__ = "0.2.0"

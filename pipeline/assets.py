@@ -27,5 +27,5 @@ def resolve_bundle(name: str | Path) -> Path:
 
 
 def is_packaged(folder: Path) -> bool:
-    """Return whether a bundle came along, and so is not to be written to."""
+    """Return whether a bundle is installed with the package, and so is not to be written to."""
     return folder.resolve() == resolve_bundle(DEFAULT_MODEL).resolve()

@@ -135,7 +135,7 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{where} is not valid TOML: {error}; mend that line.") from None
+        raise UsageError(f"{where} is not valid TOML: {error}; fix that line.") from None
 
 
 def read_text(path: Path) -> str:

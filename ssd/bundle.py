@@ -54,7 +54,7 @@ def save_bundle(folder: Path, bundle: Bundle) -> str:
     Weights are stored as float16 where that loses nothing, else as float32; they are loaded as float32.
     """
     if folder.exists() and not (folder / MODEL_FILE).is_file():
-        raise FileExistsError(f"{folder} is there and is no bundle; name a folder that is not.")
+        raise FileExistsError(f"{folder} exists and is not a model bundle; give another folder.")
     tensors = _to_half(bundle.model.state_dict())
     if wild := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
         raise ValueError(
@@ -130,7 +130,9 @@ def _read_json(folder: Path) -> dict[str, Any]:
     try:
         data = json.loads((folder / MODEL_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} is no bundle: a folder with {MODEL_FILE} and {WEIGHTS_FILE} ({error}).") from error
+        raise ValueError(
+            f"{folder} is not a model bundle: a folder with {MODEL_FILE} and {WEIGHTS_FILE} ({error})."
+        ) from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         got = data.get("format") if isinstance(data, dict) else data
         advice = "; it is of version 0.1: train or import it again" if got == 1 else ""

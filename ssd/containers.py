@@ -58,7 +58,7 @@ class Target:
             raise ValueError(f"The target has label {int(self.labels.max())}; labelled names {len(labelled)} classes.")
         strays = ~labelled[self.labels]
         if self.ignore is not None:
-            strays = strays & ~self.ignore  # of what is ignored nothing is learnt, whatever it is called
+            strays = strays & ~self.ignore  # ignored boxes are not trained on, whatever their class
         if strays.any():
             raise ValueError(
                 f"The target has a box of class {self.labels[strays][0].item()}, which `labelled` says its annotation "

@@ -120,7 +120,7 @@ class Decoder(nn.Module):
     def _decode_batch(self, offsets: Tensor, scores: Tensor) -> list[Detections]:
         """Return the detections of each image, from scores (B, C - 1, P), in a few steps of the whole batch.
 
-        A GPU is told once what to do and asked once what came of it: image by image it would wait for Python.
+        A GPU gets all work at once and is read once: image by image it would wait for Python.
         """
         scores, prior = scores.sort(dim=2, descending=True, stable=True)
         candidate = scores > self.config.min_score

@@ -1,4 +1,4 @@
-"""The champion on photos that it was not judged on before: found and judged as its challenger was, in WORK/champion."""
+"""Re-evaluate the champion on new data: detect and evaluate as for its challenger, in WORK/champion."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHAMPION_FOLDER: Final = "champion"
 
 
 def reevaluate_champion(context: Context, store: MlflowStore, name: str) -> None:
-    """Judge the champion on the truths of this work folder, if the candidate was judged on them and it was not."""
+    """Evaluate the champion on the ground truth of this work folder, if only the candidate was evaluated on it."""
     candidate, champion = (store.version(name, alias) for alias in (CANDIDATE, CHAMPION))
     if candidate is None or champion is None or candidate.number == champion.number:
         return
@@ -35,16 +35,16 @@ def reevaluate_champion(context: Context, store: MlflowStore, name: str) -> None
     if candidate.tags.get(EVALUATION_TAG) != own.digest:
         raise FacadeError(
             f"{context.work} holds no evaluation of the candidate, version {candidate.number} of {name}; name the work "
-            "folder where it was judged, or judge it here."
+            "folder where it was evaluated, or evaluate it here."
         )
-    context.log(f"model promote: the champion was judged on other truths, and is now judged on those of {context.work}")
+    context.log(f"model promote: re-evaluating the champion on the current ground truth of {context.work}")
     config, place = EvaluateConfig(**own.settings["evaluate"]), context.work / CHAMPION_FOLDER
     _detect(context, config, f"models:/{name}/{champion.number}", place)
     evaluate.run(context, config.model_copy(update={"detections": str(place / "detect")}), place / "evaluate")
 
 
 def _detect(context: Context, config: EvaluateConfig, model: str, folder: Path) -> None:
-    """Find with a model what its challenger was judged by, in the same photos with the same settings."""
+    """Detect with a model in the photos of its challenger, with the same settings."""
     theirs = StageFolder(context.work, "detect", custom_path=Path(config.detections) if config.detections else None)
     settings, about = theirs.require_manifest().settings, json.loads((theirs.path / JOB_FILE).read_bytes())
     finder = detector_spec(fetch_bundle(model, context.tracking, folder / "_model"), use_operating_point=False)

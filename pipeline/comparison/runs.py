@@ -77,7 +77,7 @@ def _format_time(milliseconds: int) -> str:
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A run that is compared, with the run that trained its model and the one that judged it, where there are such."""
+    """A run that is compared, with the runs that trained and evaluated its model, where there are such."""
 
     record: RunRecord
     training_run: RunRecord | None
@@ -120,7 +120,7 @@ def find_run(store: MlflowStore, name: str) -> RunRecord:
 
 
 def find_related_runs(store: MlflowStore, record: RunRecord) -> ComparedRun:
-    """Return a run with those that belong to it: the newest that trained a model of its digest, that judged it."""
+    """Return a run with those that belong to it: the newest that trained its model and that evaluated it."""
     if record.stage == "train":
         return ComparedRun(
             record, record, _newest(store, "evaluate", EVALUATION_TAG, record.tags.get(EVALUATION_TAG, ""))
@@ -180,11 +180,11 @@ def compare_runs(store: MlflowStore, names: tuple[str, str], out: Path, log: Log
         _differing_values(first.versions, second.versions),
     )
     _log_table([["setting", "A", "B"], *([key, *pair] for key, pair in {**settings, **versions}.items())], log)
-    judgements = [_load_record(store, side) for side in (first, second)]
-    _log_table([["metric", "A", "B"], *_metric_rows(first.record, second.record, judgements[0].split)], log)
-    comparison = compare(judgements[0], judgements[1])
+    records = [_load_record(store, side) for side in (first, second)]
+    _log_table([["metric", "A", "B"], *_metric_rows(first.record, second.record, records[0].split)], log)
+    comparison = compare(records[0], records[1])
     _log_comparison(comparison, first, second, log)
-    figure = draw_runs(_load_curves(store, (first, second), judgements), out / f"{_pair_name(first, second)}.png")
+    figure = draw_runs(_load_curves(store, (first, second), records), out / f"{_pair_name(first, second)}.png")
     log(f"runs: the curves are in {figure}")
     ids = {"a": first.record.run_id, "b": second.record.run_id}
     differing = {"settings": settings, "versions": versions, "outputs": {"figure": str(figure)}}
@@ -209,8 +209,8 @@ def _load_curves(
     store: MlflowStore, sides: Sequence[ComparedRun], records: Sequence[EvaluationRecord]
 ) -> list[RunCurves]:
     return [
-        RunCurves(f"{letter} {side.record.short_id}", judged.pr_curves(), _validation_history(store, side))
-        for letter, side, judged in zip("AB", sides, records, strict=True)
+        RunCurves(f"{letter} {side.record.short_id}", record.pr_curves(), _validation_history(store, side))
+        for letter, side, record in zip("AB", sides, records, strict=True)
     ]
 
 

@@ -100,7 +100,7 @@ class Comparison:
         one, where = self.mean, f"on {self.photos:,} photos of {self.split}"
         spread = f"{100 * one.value:+.1f} points of mAP, {100 * one.low:+.1f} to {100 * one.high:+.1f}"
         if one.photos < MIN_PHOTOS:
-            return f"whether {second} is better than {first} cannot be told from so few: {spread}, {where}"
+            return f"whether {second} is better than {first} cannot be decided on so few photos: {spread}, {where}"
         if one.verdict == SAME:
             return f"no difference beyond noise between {second} and {first}: {spread}, {where}"
         return f"{second} is {one.verdict} than {first} beyond noise: {spread}, {where}"
@@ -114,8 +114,8 @@ def compare(
         raise FacadeError(_mismatch_message(first, second))
     if not first.labels:
         raise FacadeError(
-            f"the photos of {first.split} have no box to find, so that models cannot be compared; detect and evaluate "
-            "on photos with labels."
+            f"the photos of {first.split} have no ground-truth boxes, so that models cannot be compared; detect and "
+            "evaluate on photos with labels."
         )
     drawn = bootstrap_counts(len(first.images), bootstrap_samples, seed)
     weights = np.concatenate([np.ones((1, len(first.images)), drawn.dtype), drawn])  # row 0: each photo once
@@ -158,8 +158,8 @@ def _mismatch_message(first: EvaluationRecord, second: EvaluationRecord) -> str:
     """Return the sentence on two evaluations that were of other photos or other boxes."""
     sides = [f"{len(one.images):,} photos of {one.split} with {len(one.positives):,} boxes" for one in (first, second)]
     classes = [", ".join(one.labels) or "no class" for one in (first, second)]
-    told = [f"{side} ({own})" for side, own in zip(sides, classes, strict=True)]
+    descriptions = [f"{side} ({own})" for side, own in zip(sides, classes, strict=True)]
     return (
-        f"the two were evaluated on other truths, {told[0]} and {told[1]}: run `facade detect` and `facade evaluate` "
+        f"the two were evaluated on other truths, {descriptions[0]} and {descriptions[1]}: run `facade detect` and `facade evaluate` "
         "with both models on the same work folder, then compare those."
     )

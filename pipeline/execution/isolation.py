@@ -29,7 +29,7 @@ def run_isolated(
         return dict(tables)
     if _run_in_child(function, [], memory)[0] is None:
         raise FacadeError(
-            f"a process ended ({death}) before it came to a row; give each more memory, by fewer --workers."
+            f"a worker process died ({death}) before it read a row; lower --workers to give each more memory."
         )
     return _bisect(function, rows, reject, memory, death)
 
@@ -39,7 +39,7 @@ def _bisect(
 ) -> dict[str, pa.Table]:
     """Return the tables of rows that a child died of."""
     if len(rows) == 1:
-        return dict(reject(rows[0], f"reading it ended its process ({death}) again and again"))
+        return dict(reject(rows[0], f"it crashes the worker process ({death})"))
     middle, parts = len(rows) // 2, list[dict[str, pa.Table]]()
     for half in (rows[:middle], rows[middle:]):
         tables, death = _run_in_child(function, half, memory)

@@ -179,7 +179,7 @@ class WorkerPool:
         yield self._client
 
 
-# Who hears what is told in this process.
+# Called with the progress reported in this process.
 _listener: ContextVar[Callable[[int], None] | None] = ContextVar("listener", default=None)
 
 

@@ -44,7 +44,7 @@ class Stage:
         algorithm: raised whenever the same inputs would give other rows.
         rows_out: how many input rows a shard's tables account for, besides the rejected ones.
         primary: the table whose rows are counted as added, removed and modified, if it has a key.
-        long: people are told where they can watch the workers.
+        long: the address of the Dask dashboard is logged.
         tables_for_lost_row: makes the tables of an input row that crashes its process.
     """
 
@@ -107,7 +107,7 @@ class StagePlan:
     """Everything that a stage decided before the first shard starts.
 
     Attributes:
-        shards: all shards of the tables as they shall be, finished or not.
+        shards: all shards of the tables to be made, finished or not.
         function: rows in, tables out; runs in a worker.
         settings: logged to MLflow and kept in the manifest.
         unchanged: receipts of datasets that this command leaves alone.
@@ -255,7 +255,7 @@ class _StageRun:
             share = f"{rejected / rows_in:.1%}, allowed are {self.context.max_rejected:.1%}"
             raise FacadeError(
                 f"{self.stage.name}: {rejected} of {rows_in} images were rejected ({share}): "
-                f"{self._rejection_reasons(receipts)}; mend them or raise --max-rejected "
+                f"{self._rejection_reasons(receipts)}; fix them or raise --max-rejected "
                 f"(each is a row in {self.folder.path / STAGED_FOLDER / 'rejected'})."
             )
 

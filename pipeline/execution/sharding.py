@@ -52,5 +52,5 @@ def rejected_row(row: Mapping[str, Any], stage: str, error: Exception) -> dict[s
     """Return the `rejected` row of an input row that could not be used."""
     name = type(error).__name__.removesuffix("Error") if isinstance(error, BadInputError) else type(error).__name__
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or name
-    told = {"image_id": row["image_id"], "uri": row["uri"], "message": reason}
-    return {"stage": stage, "error": name, **{key: safe_text(text) for key, text in told.items()}}
+    texts = {"image_id": row["image_id"], "uri": row["uri"], "message": reason}
+    return {"stage": stage, "error": name, **{key: safe_text(text) for key, text in texts.items()}}

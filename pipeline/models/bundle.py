@@ -1,4 +1,4 @@
-"""A bundle that a user named: opened or refused in one sentence, and told what it is."""
+"""Open a bundle that a user named, or refuse it in one sentence; describe it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def open_bundle(folder: Path) -> Bundle:
     """Return a bundle that a user named, or say in one sentence why it cannot be used."""
     if not (folder / MODEL_FILE).is_file():
         advice = "name a folder as `facade model import` writes them"
-        raise FacadeError(f"{folder} is no bundle, there is no {MODEL_FILE} in it; {advice}.")
+        raise FacadeError(f"{folder} is not a model bundle ({MODEL_FILE} is missing); {advice}.")
     with translate_errors():
         return load_bundle(folder)
 

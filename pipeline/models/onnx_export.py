@@ -34,7 +34,7 @@ FORMAT = 2
 NETWORK_FILE, DETECTOR_FILE = "model.onnx", "detector.json"
 REQUIRED_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 INPUT_NAME, OUTPUT_NAMES = "images", ("offsets", "logits")
-# Batches to judge on: the one that is a special case everywhere, and one that nothing was traced with.
+# Batches to test with: the one that is a special case everywhere, and one that nothing was traced with.
 CHECK_BATCHES, TRACE_BATCH = (1, 3), 2
 MAX_DIFFERENCE = 1e-3
 # Torch's own, from torch's own code; what it says is no concern of who exports.

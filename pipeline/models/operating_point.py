@@ -60,8 +60,8 @@ class ClassPoint:
 
     def probability(self, scores: npt.NDArray[Any]) -> Floats:
         """Return the calibrated probabilities of scores."""
-        worth: Floats = np.interp(scores, self.scores, self.probabilities)
-        return worth
+        probabilities: Floats = np.interp(scores, self.scores, self.probabilities)
+        return probabilities
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def load_operating_point(folder: Path, model: str) -> OperatingPoint | None:
         classes = {name: ClassPoint(**_parse_class_point(point)) for name, point in data["classes"].items()}
         found = OperatingPoint(data["model"], int(data["photos"]), data["split"], classes)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FacadeError(f"{path} is damaged ({error}); remove it, or run `facade evaluate` again.") from None
+        raise FacadeError(f"{path} is corrupt ({error}); remove it, or run `facade evaluate` again.") from None
     if found.model != model:
         raise FacadeError(f"{path} was fitted to another model; remove it, or run `facade evaluate` again.")
     return found

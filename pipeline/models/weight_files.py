@@ -99,7 +99,7 @@ def _load_error_message(path: Path, error: Exception) -> str:
         return f"{path} holds more than tensors ({found[1]}), and {NOT_TENSORS} and import that."
     if "TorchScript" in str(error):
         return f"{path} holds a TorchScript program, and {NOT_TENSORS} and import that."
-    return f"{path} is damaged, or not as torch.save writes by itself ({_short(error)}); fetch or save it again."
+    return f"{path} is corrupt, or not as torch.save writes by itself ({_short(error)}); fetch or save it again."
 
 
 def _short(error: Exception) -> str:

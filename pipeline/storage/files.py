@@ -38,7 +38,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 TEMPORARY_SUFFIX = ".part"
-ABSENT_VERSION = "absent"  # the stamp of a link to nothing
+ABSENT_VERSION = "absent"  # the version of a broken symlink
 TRANSIENT_ERRORS = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -104,13 +104,13 @@ def inode_of(folder: str | Path) -> tuple[int, int] | None:
 
 def _raise_listing_error(error: OSError) -> None:
     """Stop: a folder that is left out would take its photos out of the tables without a word."""
-    raise FacadeError(f"cannot list {error.filename}: {error.strerror}; mend that, or move the folder away.")
+    raise FacadeError(f"cannot list {error.filename}: {error.strerror}; fix that, or move the folder away.")
 
 
 def _file_entry(root: Path, path: Path) -> FileEntry:
     try:
         size, stamp = size_and_version(str(path))
-    except OSError:  # a link to nothing: listed, so that it becomes a rejected row
+    except OSError:  # a broken symlink: listed, so that it becomes a rejected row
         size, stamp = 0, ABSENT_VERSION
     return FileEntry(path.relative_to(root).as_posix(), str(path), size, stamp)
 

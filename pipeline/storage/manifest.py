@@ -129,4 +129,4 @@ class Manifest:
             receipts = tuple(Receipt.from_json(entry) for entry in value["shards"])
             return cls(value["stage"], receipts, value["settings"], value["run_id"])
         except (ValueError, KeyError, TypeError) as error:
-            raise FacadeError(f"{where} is damaged ({error}); delete it and run the stage again.") from error
+            raise FacadeError(f"{where} is corrupt ({error}); delete it and run the stage again.") from error

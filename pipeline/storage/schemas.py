@@ -97,7 +97,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         | {"model_digest": STRING},
         {"probability": FLOAT},
     ),
-    # A row a photo that was judged: of the chosen detections how many are what, and how many objects nothing found.
+    # One row per evaluated photo: selected detections by outcome, and objects that no detection matches.
     "evaluated_images": _schema(
         "evaluated_images",
         "2.0",

@@ -20,7 +20,7 @@ __all__ = ["VerifyReport", "verify"]
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was looked at, and what is wrong with it, a sentence each."""
+    """What was checked, and the errors, one sentence each."""
 
     stages: tuple[str, ...]
     files: int

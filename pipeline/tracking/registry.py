@@ -196,7 +196,7 @@ def fetch_bundle(address: str, uri: str | None, folder: Path) -> Path:
 def open_store(uri: str | None) -> MlflowStore:
     """Return the store at an address, else MLflow's own default."""
     if uri == OFF:
-        raise UsageError("--tracking off leaves nothing to look into; give MLflow's address, or leave the option out.")
+        raise UsageError("--tracking off leaves no MLflow to query; give its address, or leave the option out.")
     configure_mlflow_env()
     from mlflow.tracking import MlflowClient
 

@@ -120,7 +120,7 @@ AUGMENTATIONS: Final[Mapping[str, AugmentationConfig]] = MappingProxyType(
         "paper": AugmentationConfig(
             brightness=(1.0, 1.0), brightness_added=(-32.0, 32.0), hue=(-0.1, 0.1), min_side=0.0
         ),
-        # For few epochs or photos of one kind: what is learnt is seen more than once.
+        # For few epochs or uniform photos: each object is seen more than once.
         "mild": AugmentationConfig(
             zoom_chance=0.25, zoom=(1.0, 2.0), min_crop_ious=(None, 0.3, 0.5, 0.7), crop_scale=(0.5, 1.0)
         ),

@@ -69,7 +69,7 @@ class VGG16(Backbone):
 
 
 class L2Norm(nn.Module):
-    """Features of length one at every place, times a learnt scale a channel (section 3.1 of the paper)."""
+    """Scale features to length one at every location, times a learned scale per channel (section 3.1 of the paper)."""
 
     def __init__(self, channels: int, scale: float = 20.0) -> None:
         super().__init__()

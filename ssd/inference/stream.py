@@ -87,7 +87,7 @@ class InferenceStream(Generic[Item]):
 
     Args:
         network: What finds.
-        read: Returns an item's photo; what it raises is told in the item's place.
+        read: Returns an item's photo; what it raises is returned in the item's place.
         reader_threads: Threads that read, decode and resize.
         batch: Rows that go through the network at once: photos, where each is one row.
     """
@@ -148,7 +148,7 @@ class InferenceStream(Generic[Item]):
                 return _PreparedItem(item, read.size, self.network.inputs_of(read.photo))
         except MemoryError:  # may be the fault of a photo that is read at the same time
             raise
-        except Exception as error:  # whatever is wrong with one photo is told in its place
+        except Exception as error:  # an error of one photo is returned in its place
             return _PreparedItem(item, error=error)
 
     def _outputs(self, inputs: list[Tensor]) -> tuple[Outputs | None, torch.cuda.Event | None]:

@@ -1,6 +1,6 @@
 """Large photos seen as overlapping tiles at several scales, for objects that the whole photo shows too small.
 
-The tiles of a scale have the photo's own shape, so that the network sees buildings squashed as it learnt them.
+The tiles of a scale have the photo's own shape, so that the network sees buildings squashed as in training.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """COCO's average precision, as pycocotools counts it, on any number of images at once.
 
 It differs from VOC's (`ssd.metrics`): a detection takes the best truth that is still free, an ignored one only if no
-other is near enough; only the best detections of an image and class are looked at; precision is read at 101 recalls.
+other is near enough; only the best detections of an image and class count; precision is read at 101 recalls.
 
 An ignored truth is what pycocotools makes of one outside its area range: it sets one detection aside, where a crowd
 sets aside any number. The area of a detection plays no part. The only other difference is .9 of `COCO_IOUS`, which in
@@ -100,7 +100,7 @@ def coco_ap(
 
 @dataclass(frozen=True)
 class _Ranked:
-    """The detections that are looked at, N of them by image and class, then by falling score."""
+    """The N detections that count, by image and class, then by falling score."""
 
     detections: DetectionArrays
     rows: Ints  # of `found`
@@ -119,7 +119,7 @@ class _Ranked:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What becomes of the detections that are looked at, N of them by falling score."""
+    """Matches of the N detections that count, by falling score."""
 
     labels: npt.NDArray[np.integer[Any]]
     ranks: Ints  # how many of the same image and class come before

@@ -1,4 +1,4 @@
-"""A run from its first step to its bundle: judged as it goes, kept now and then, and gone on with after any end.
+"""The training loop: from the first step to the bundle, with validation, checkpoints and resuming.
 
 A folder `OUT` holds `checkpoint` (from which an interrupted run resumes), `history.json` (one entry per epoch) and, at
 the end, `bundle`.
@@ -165,7 +165,7 @@ class TrainingRun:
         self.callbacks.on_epoch(row)
 
     def _keep_if_best(self, row: Row) -> None:
-        """Keep the weights if this epoch is the best so far; without photos to judge by, each is."""
+        """Keep the weights if this epoch is the best so far; without validation photos, each is."""
         if self.validator is None:
             value = float(row["epoch"])
         elif "val.loss" in row:
@@ -253,8 +253,8 @@ class TrainingRun:
     def _score_test(self, model: SSD) -> Scores:
         if self.task.test is None or not len(self.task.test):
             return {}
-        judge = Validator(self.task.test, self.task.model, self.task.config.loss, self.task.decode)
-        return judge(model, self.device, self.trainer.bfloat16)
+        validate = Validator(self.task.test, self.task.model, self.task.config.loss, self.task.decode)
+        return validate(model, self.device, self.trainer.bfloat16)
 
     def _retry_write(self, write: Callable[[], Any]) -> Any:
         """Call a write, and retry while the disk is full."""

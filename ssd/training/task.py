@@ -75,7 +75,7 @@ class TrainingTask:
 def save_task(folder: Path, task: TrainingTask) -> None:
     """Write a task into a folder at one stroke: settings as JSON, photos and boxes as arrays, no pickle."""
     if folder.exists() and not (folder / TASK_FILE).is_file():
-        raise FileExistsError(f"{folder} is there and is no prepared task; name a folder that is not.")
+        raise FileExistsError(f"{folder} exists and is not a prepared task; give another folder.")
     splits = {name: examples for name in SPLITS if (examples := getattr(task, name)) is not None}
     about = {
         "format": FORMAT,

@@ -170,7 +170,7 @@ class Trainer:
         total = self.steps_per_epoch * self.config.epochs
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.lr_at((self.progress.step + 1) / total) * group["factor"]
-        # Before the network: a GPU is asked what matches, and what it is to do next is told while the network runs.
+        # Before the network: waits for the matches of a GPU while nothing else is queued.
         matches = self.loss.match(block)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             offsets, logits = network(inputs.contiguous(memory_format=torch.channels_last))

@@ -52,7 +52,7 @@ def test_a_bundle_takes_the_place_of_one_and_of_nothing_else(tmp_path: Path) -> 
     assert same_weights(load_bundle(tmp_path / "model").model, bundle(1).model)
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "dear.txt").write_text("keep me")
-    with pytest.raises(FileExistsError, match="is no bundle"):
+    with pytest.raises(FileExistsError, match="is not a model bundle"):
         save_bundle(tmp_path / "letters", bundle())
     assert (tmp_path / "letters" / "dear.txt").read_text() == "keep me"
 
@@ -123,7 +123,7 @@ def test_a_model_file_that_says_something_else_is_refused(
 
 
 def test_what_is_no_bundle_is_said_to_be_none(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no bundle: a folder with"):
+    with pytest.raises(ValueError, match="is not a model bundle: a folder with"):
         load_bundle(tmp_path / "nowhere")
     (tmp_path / MODEL_FILE).write_text("[1]")
     with pytest.raises(ValueError, match="reads format 2"):

@@ -252,5 +252,5 @@ class _TableBuilder:
     def _select(self, names: Any, photos: Any, scores: Any) -> tuple[Any, Any]:
         """Return the probabilities of detections, and which are selected."""
         point = self.operating_point or OperatingPoint("", 0, "", {})
-        worth, chosen = point.apply(names, photos, scores)
-        return worth, chosen if self.threshold is None else scores >= self.threshold
+        probabilities, chosen = point.apply(names, photos, scores)
+        return probabilities, chosen if self.threshold is None else scores >= self.threshold

@@ -15,7 +15,7 @@ from pipeline.storage.stage_folder import MANIFEST_FILE, StageFolder
 
 __all__ = ["HELD_OUT", "SPLIT_CHOICES", "Job", "open_index"]
 
-HELD_OUT: Final = "held-out"  # what a model has not learnt from: val to fit thresholds on, test to judge by
+HELD_OUT: Final = "held-out"  # not trained on: val to fit thresholds, test for metrics
 
 
 SPLIT_CHOICES: Final = ("train", "val", "test", HELD_OUT, "all")

@@ -129,7 +129,7 @@ class DetectionPlan:
             ]
         except pa.ArrowInvalid as error:
             raise FacadeError(
-                f"{self.path} is damaged ({str(error).splitlines()[0]}); remove that folder and run this again."
+                f"{self.path} is corrupt ({str(error).splitlines()[0]}); remove that folder and run this again."
             ) from None
 
     def update(self, listing: Iterable[Row], limit: int | None, progress: Progress) -> PlanChanges:

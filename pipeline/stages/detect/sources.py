@@ -170,7 +170,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:  # what is left out without a word would never be missed
-        raise FacadeError(f"cannot list {folder}: {error.strerror}; mend that, or move the folder away.") from None
+        raise FacadeError(f"cannot list {folder}: {error.strerror}; fix that, or move the folder away.") from None
 
 
 def _list_remote(address: str) -> Iterator[Row]:
@@ -273,10 +273,10 @@ def _read_csv(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
         for row in reader:
             if None in row:
-                raise FacadeError(f"{path}: line {reader.line_num} has more cells than the first; mend it.")
+                raise FacadeError(f"{path}: line {reader.line_num} has more cells than the first; fix it.")
             yield row
     except csv.Error as error:  # a quote that never closes would swallow all that follows
-        raise FacadeError(f"{path}: line {reader.line_num} cannot be read ({error}); mend it.") from None
+        raise FacadeError(f"{path}: line {reader.line_num} cannot be read ({error}); fix it.") from None
 
 
 def _list_parquet(path: Path) -> Iterator[Row]:

@@ -56,7 +56,7 @@ STAGE: Final = Stage(
 def run(context: Context, config: DetectConfig, job: Job | None = None) -> Outcome:
     """Run the detector over an archive, or over the shards of it that the job names.
 
-    Without a job, the model that was trained last finds in the work folder's own photos that it has not learnt from.
+    Without a job, the model that was trained last detects in the photos of the work folder that it was not trained on.
     """
     job = job or _default_job(context)
     context = replace(context, workers=gpu_workers(context.workers, config.device))
@@ -161,14 +161,14 @@ def _check_same_job(folder: StageFolder, config: DetectConfig, job: Job, write: 
     try:
         theirs = dict(json.loads(path.read_bytes()))
     except (ValueError, TypeError):
-        raise FacadeError(f"{path} is damaged; give another --out.") from None
+        raise FacadeError(f"{path} is corrupt; give another --out.") from None
     other = [key for key in ours if theirs.get(key) != ours[key]]
     if other and job.overwrite:
         shutil.rmtree(folder.path / PLAN_FOLDER, ignore_errors=True)
         write_bytes(path, json_lines(ours), folder.disk_retry_seconds)
     elif other:
-        told = ", ".join(f"{key} {_shorten(theirs.get(key))}, not {_shorten(ours[key])}" for key in other)
-        raise FacadeError(f"{folder.path} has results of {told}; give another --out, or what it was begun with.")
+        differences = ", ".join(f"{key} {_shorten(theirs.get(key))}, not {_shorten(ours[key])}" for key in other)
+        raise FacadeError(f"{folder.path} has results of {differences}; give another --out, or what it was begun with.")
 
 
 def _shorten(value: Any) -> str:
@@ -179,7 +179,7 @@ def _update_plan(context: Context, folder: StageFolder, job: Job, datasets: Sequ
     """List the source into the plan."""
     archive = DetectionPlan(folder.path, folder.disk_retry_seconds)
     planned = archive.update(photo_rows(job, datasets), job.limit, context.make_progress("detect: listing", None))
-    if planned.removed and job.index:  # photos that left the split, or the index, have no place in what is judged by it
+    if planned.removed and job.index:  # photos that left the split, or the index, must not be evaluated
         shutil.rmtree(archive.path)
         again = archive.update(photo_rows(job, datasets), job.limit, context.make_progress("detect: listing", None))
         planned = replace(planned, modified=again.modified)

@@ -42,7 +42,7 @@ def register_candidate(
     """Return the version that a bundle has after its evaluation, now the candidate; the same bundle makes no second.
 
     The champion, evaluated again on other photos, gets their figures and stays what it is. A bundle that no run of this
-    store has logged becomes none, nor does one that was judged on photos it learnt from alone.
+    store has logged becomes none, nor does one that was evaluated only on photos it was trained on.
     """
     own = EvaluationRecord(
         *(evaluation.read(table) for table in ("evaluated_images", "detection_matches", "ground_truths"))
@@ -55,7 +55,7 @@ def register_candidate(
     if version is not None:
         store.tag_version(version, tags)
     elif (version := _add_version(store, bundle, digest, name, tags)) is None:
-        log(f"evaluate: no run of this MLflow has trained {bundle}, so that it becomes no version of {name}")
+        log(f"evaluate: no MLflow run found that trained {bundle}; not registered as a version of {name}")
         return None
     _set_candidate(store, version, log)
     return version
@@ -63,12 +63,14 @@ def register_candidate(
 
 def _set_candidate(store: MlflowStore, version: Version, log: Callable[[str], None]) -> None:
     """Make a version the candidate, if it is not the champion."""
-    champion, told = store.version(version.name, CHAMPION), f"version {version.number} of {version.name}"
+    champion, version_name = store.version(version.name, CHAMPION), f"version {version.number} of {version.name}"
     if champion is not None and champion.number == version.number:
-        log(f"evaluate: {told} is the champion, now with these figures")
+        log(f"evaluate: {version_name} is the champion; its metrics were updated")
         return
     store.set_alias(version, CANDIDATE)
-    log(f"evaluate: {told} is the candidate; `facade model promote` judges it")
+    log(
+        f"evaluate: {version_name} is registered as the candidate; `facade model promote` compares it with the champion"
+    )
 
 
 def _add_version(store: MlflowStore, bundle: Path, digest: str, name: str, tags: Mapping[str, str]) -> Version | None:

@@ -31,7 +31,7 @@ class EvaluationData:
 
     Attributes:
         images: a row a photo, in the order of the numbers: image_id, uri, dataset, split, width, height.
-        classes: what is judged, in the order of the labels from 1.
+        classes: what is evaluated, in the order of the labels from 1.
         detections: what was found.
         detection_ids: (N,) of each detection.
         ground_truths: what is true.
@@ -70,10 +70,10 @@ class EvaluationData:
 
 
 def images_to_evaluate(detect: StageFolder, index: StageFolder, extract: StageFolder) -> tuple[pa.Table, int, int]:
-    """Return the photos that were looked at and have truth, by id.
+    """Return the photos with detections and ground truth, by id.
 
-    And how many were looked at and have none, and how many of the same datasets and splits have truth and were rejected
-    or not looked at.
+    Also return how many photos with detections have no ground truth, and how many labelled photos of the same datasets
+    and splits have no detections.
     """
     photos = detect.read("photos", columns=["image_id", "status"])
     done = photos["image_id"].filter(pc.equal(photos["status"], "done"))
@@ -98,8 +98,10 @@ def load_evaluation_data(
     labels = {label for row in pc.unique(pc.list_flatten(images["labelled_classes"])).to_pylist() for label in [row]}
     classes = class_order(label for label in labels if not model_classes or label in model_classes)
     if not classes:
-        told = f"{', '.join(sorted(labels))}, not {', '.join(sorted(model_classes))}"
-        raise FacadeError(f"the photos are labelled with {told}, which the model finds; name datasets that share one.")
+        labels_text = f"{', '.join(sorted(labels))}, not {', '.join(sorted(model_classes))}"
+        raise FacadeError(
+            f"the photos are labelled with {labels_text}, which the model finds; name datasets that share one."
+        )
     found = _filter_rows(detect.read("detections"), images, classes)
     true = _filter_rows(extract.read("boxes"), images, classes)
     ignore = _flags(true.table, "ignore") | _flags(true.table, "difficult")

@@ -94,14 +94,14 @@ def _curve_figures(
         _set_unit_axes(axes, "score, line: best F1 on " + evaluation.fit_split, "")
         axes.legend(frameon=False, fontsize=8)
 
-    def worth(axes: Axes, label: str) -> None:
+    def plot_calibration(axes: Axes, label: str) -> None:
         if (point := evaluation.operating_point.classes.get(label)) is not None:
             axes.plot(point.scores, point.probabilities, color=class_colour(label), marker=".", markersize=4)
-        _set_unit_axes(axes, "score", "what it is worth")
+        _set_unit_axes(axes, "score", "calibrated probability")
 
     yield save_figure(folder / "precision_recall.png", labels, precision)
     yield save_figure(folder / "scores.png", labels, scores)
-    yield save_figure(folder / "calibration.png", labels, worth)
+    yield save_figure(folder / "calibration.png", labels, plot_calibration)
 
 
 def _part_figures(scores: Rows, split: str, labels: Sequence[str], folder: Path) -> list[Path]:
@@ -135,8 +135,8 @@ def _error_breakdown_figure(error_breakdown: Rows, split: str, labels: Sequence[
         )
         for height, name in zip(at, names, strict=True):
             cost = own[name]["ap_gain"]
-            told = f" {own[name]['count']:,}" + (f", costs {100 * cost:.1f}" if cost is not None else "")
-            axes.text(own[name]["count"], height, told, va="center", fontsize=8, color=INK)
+            text = f" {own[name]['count']:,}" + (f", costs {100 * cost:.1f}" if cost is not None else "")
+            axes.text(own[name]["count"], height, text, va="center", fontsize=8, color=INK)
         axes.set_yticks(at, names)
         axes.margins(x=0.45)
         axes.set_xlabel(f"{split}: chosen detections; points of AP")

@@ -25,7 +25,7 @@ from ssd import DetectionArrays, GroundTruthArrays, match_arrays
 __all__ = ["MIN_CONFIDENCE", "MISSING", "UNDETECTED", "WRONG_CLASS", "drop_suspicious", "suspicious_labels"]
 
 MISSING, UNDETECTED, WRONG_CLASS = "missing", "undetected", "class"
-MIN_CONFIDENCE: Final = 0.5  # what a detection must be worth to doubt the class of a label
+MIN_CONFIDENCE: Final = 0.5  # minimum probability of a detection that doubts the class of a label
 MIN_MISSING_LIKELIHOOD: Final = 0.6  # that a detection on nothing is of an object whose label is missing
 MIN_CLASS_RECALL: Final = 0.9  # share that is found of a class and size, for one that is not found to be doubted
 MIN_SAMPLES, EM_ITERATIONS = 20, 60  # fewer detections tell nothing of how scores are spread
@@ -48,8 +48,12 @@ class _SuspectLabel:
 
 def suspicious_labels(data: EvaluationData, analysis: ErrorAnalysis, point: OperatingPoint) -> list[dict[str, Any]]:
     """Return the rows of `suspects`, the surest first."""
-    worth = _calibrated_probabilities(data, point)
-    found = [*_missing_labels(data, analysis, worth), *_undetected(data, analysis), *_wrong_class(analysis, worth)]
+    probabilities = _calibrated_probabilities(data, point)
+    found = [
+        *_missing_labels(data, analysis, probabilities),
+        *_undetected(data, analysis),
+        *_wrong_class(analysis, probabilities),
+    ]
     found.sort(key=lambda one: (-one.confidence, one.kind, one.detection, one.ground_truth))
     return [{"rank": rank, **_row(data, one)} for rank, one in enumerate(found, start=1)]
 
@@ -90,19 +94,19 @@ class _UnmatchedDetections:
 
 
 def _calibrated_probabilities(data: EvaluationData, point: OperatingPoint) -> Floats:
-    """Return (N,) what the score of each detection is worth."""
-    worth = np.zeros(len(data.detections))
+    """Return the calibrated probability of each detection (N,)."""
+    probabilities = np.zeros(len(data.detections))
     for number, name in enumerate(data.classes, start=1):
         rows = data.detections.labels == number
         if (own := point.classes.get(name)) is not None:
-            worth[rows] = own.probability(data.detections.scores[rows])
-    return worth
+            probabilities[rows] = own.probability(data.detections.scores[rows])
+    return probabilities
 
 
 def _missing_labels(data: EvaluationData, analysis: ErrorAnalysis, probabilities: Floats) -> Iterator[_SuspectLabel]:
     """Yield detections on nothing that are likely of an object without a label, the best of each place.
 
-    The likelihood says which; how sure one is cannot be more than what such a score is worth anywhere.
+    The likelihood says which; the confidence is at most the calibrated probability of such a score.
     """
     likely = np.where(analysis.outcomes == BACKGROUND, probabilities, 0.0)
     for label in range(1, data.ground_truths.classes):

@@ -45,7 +45,7 @@ class EvaluationRecord:
 
     @property
     def has_held_out_photos(self) -> bool:
-        """Whether there are photos that the model has not learnt from."""
+        """Whether there are photos that the model was not trained on."""
         return bool({TEST_SPLIT, FIT_SPLIT} & set(self.evaluated_images["split"].to_pylist()))
 
     @cached_property

@@ -51,10 +51,10 @@ FINALIZED_FILE: Final = "finalized.json"
 
 
 class EvaluateConfig(Settings):
-    """What to judge, and how thoroughly.
+    """What to evaluate, and how thoroughly.
 
     Attributes:
-        detections: the folder of `detect` to judge; the work folder's own by default.
+        detections: the folder of `detect` to evaluate; the work folder's own by default.
         bootstrap_samples: drawings of the photos that intervals are counted from; 0 for no intervals.
         previews: so many of the worst photos of each class are drawn, and of the likely wrong labels.
     """
@@ -93,9 +93,12 @@ def run(context: Context, config: EvaluateConfig, out: Path | None = None) -> Ou
         )
         outcome = run_stage(STAGE, context, plan)
         if strangers:
-            context.log(f"evaluate: {strangers:,} photos of {detect.path} have no truth here and are left out")
+            context.log(f"evaluate: {strangers:,} photos of {detect.path} have no ground truth and were skipped")
         if unseen:
-            context.log(f"evaluate: {unseen:,} photos with truth were rejected or not looked at, and are not judged")
+            context.log(
+                f"evaluate: {unseen:,} labelled photos have no detections (rejected, or not detected on); "
+                "they were not evaluated"
+            )
         _finalize(context, folder, outcome, load, _ModelSource(model, str(found.settings.get("bundle") or "")))
         _log_summary(context, folder)
         return outcome
@@ -110,7 +113,7 @@ class _ModelSource:
 
     @property
     def is_packaged(self) -> bool:
-        """Whether the bundle came along."""
+        """Whether the bundle is the one installed with the package."""
         return is_packaged(resolve_bundle(self.path))
 
     @property
@@ -144,9 +147,9 @@ def _finalize(context: Context, folder: StageFolder, outcome: Outcome, load: Any
     write_bytes(files[0], point.to_json(), context.disk_retry_seconds)
     write_bytes(files[1], _to_csv(folder.read("suspicious_labels")), context.disk_retry_seconds)
     if model.is_packaged:
-        context.log("evaluate: the model that came along keeps its thresholds; copy its folder for one that does not")
+        context.log("evaluate: the default model keeps its thresholds; copy its folder to fit them")
     elif bundle is None and model.path:
-        context.log(f"evaluate: the bundle is no longer in {model.path}, and gets neither thresholds nor a version")
+        context.log(f"evaluate: no bundle at {model.path} any more; thresholds and model version are not written")
     if bundle:
         _publish_operating_point(context, folder, outcome, point, bundle)
     write_bytes(marker, note, context.disk_retry_seconds)
@@ -165,7 +168,7 @@ def _publish_operating_point(
     trained = json.loads((bundle / MODEL_FILE).read_bytes()).get("trained", {})
     _log_to_training_run(context, folder, bundle, trained.get("run_id") or "", outcome)
     if trained_on_all_splits(trained):
-        context.log(f"evaluate: {bundle} has learnt from all photos, these among them: the figures say little")
+        context.log(f"evaluate: {bundle} was trained on all splits, including these photos: the metrics are optimistic")
     else:
         register_candidate(context.tracking, bundle, folder, context.log)
 
@@ -230,15 +233,15 @@ def _log_summary(context: Context, folder: StageFolder) -> None:
     scores = folder.read("scores").to_pylist()
     splits = sorted({row["split"] for row in scores})
     if not splits:
-        context.log("evaluate: there is no box to find in these photos, and so there are no figures")
+        context.log("evaluate: these photos have no ground-truth boxes, so there are no metrics")
         return
     for split in splits:
         for protocol, title in ((HEADLINE, "VOC mAP at IoU .5"), ("voc11_75", "at .75"), ("coco_100", "COCO mAP")):
             rows = headline_rows(scores, split, protocol)
-            told = [
+            parts = [
                 f"{label or 'mean'} {format_ap(row['value'], row['low'], row['high'])}" for label, row in rows.items()
             ]
-            context.log(f"evaluate: {split}: {title}: {', '.join(told)}")
+            context.log(f"evaluate: {split}: {title}: {', '.join(parts)}")
     shown = TEST_SPLIT if TEST_SPLIT in splits else splits[-1]
     counting = {
         (row["label"], row["protocol"]): row["value"]
@@ -249,15 +252,15 @@ def _log_summary(context: Context, folder: StageFolder) -> None:
     chosen, threshold = (
         {label: counting[label, f"count_error_{name}"] for label in labels} for name in ("selected", "threshold")
     )
-    told = [f"{label or 'mean'} {chosen[label]:.2f} ({threshold[label]:.2f})" for label in labels]
-    if told:
-        context.log(f"evaluate: {shown}: objects miscounted in a photo (by one threshold): {', '.join(told)}")
+    parts = [f"{label or 'mean'} {chosen[label]:.2f} ({threshold[label]:.2f})" for label in labels]
+    if parts:
+        context.log(f"evaluate: {shown}: mean absolute count error per photo (by one threshold): {', '.join(parts)}")
     suspects_found = len(folder.read("suspicious_labels", columns=["rank"]))
-    context.log(f"evaluate: {suspects_found:,} labels to look at, in {folder.path / SUSPICIOUS_LABELS_FILE}")
+    context.log(f"evaluate: {suspects_found:,} suspicious labels written to {folder.path / SUSPICIOUS_LABELS_FILE}")
     fitted = json.loads((folder.path / OPERATING_POINT_FILE).read_bytes())["split"]
     beware = (
         ""
         if fitted == FIT_SPLIT
-        else f", fitted on {fitted}, for none of val was looked at: they say nothing of themselves"
+        else f"; fitted on {fitted} because no val photos were evaluated: metrics at these thresholds are optimistic"
     )
-    context.log(f"evaluate: thresholds, and what scores are worth, are in {folder.path / OPERATING_POINT_FILE}{beware}")
+    context.log(f"evaluate: thresholds and calibration written to {folder.path / OPERATING_POINT_FILE}{beware}")

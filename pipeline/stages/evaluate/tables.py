@@ -1,4 +1,4 @@
-"""Judged photos become the tables of `evaluate`: arrays and tables in, tables out."""
+"""Compute the evaluate stage's tables from its joined arrays."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ COUNTED_OUTCOMES: Final = tuple(kind for kind in OUTCOMES if kind != "ignored")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that is counted from some judged photos; each part once, when it is asked for."""
+    """Everything that is computed from evaluated photos; each part once, when it is first used."""
 
     data: EvaluationData
     model: str
@@ -68,7 +68,7 @@ class Evaluation:
 
     @cached_property
     def selection(self) -> tuple[Any, Any]:
-        """What each detection is worth (N,), and whether it is chosen (N,)."""
+        """The calibrated probability of each detection (N,), and whether it is selected (N,)."""
         return apply_operating_point(self.data, self.operating_point)
 
     @cached_property
@@ -106,16 +106,16 @@ def apply_operating_point(data: EvaluationData, point: OperatingPoint) -> tuple[
 
 
 def _evaluated_images_table(evaluation: Evaluation) -> pa.Table:
-    judged, (_, chosen), count = evaluation.data, evaluation.selection, len(evaluation.data.images)
+    data, (_, selected), count = evaluation.data, evaluation.selection, len(evaluation.data.images)
     columns: dict[str, Any] = {
-        name: judged.images[name].combine_chunks() for name in ("image_id", "uri", "dataset", "split")
+        name: data.images[name].combine_chunks() for name in ("image_id", "uri", "dataset", "split")
     }
-    images, kinds = judged.detections.images[chosen].astype(np.int64), evaluation.error_analysis.outcomes[chosen]
+    images, kinds = data.detections.images[selected].astype(np.int64), evaluation.error_analysis.outcomes[selected]
     numbers = {
-        "ground_truths": judged.ground_truths.images[_counted_mask(judged)],
+        "ground_truths": data.ground_truths.images[_counted_mask(data)],
         "selected": images[kinds != OUTCOMES.index("ignored")],
         **{kind: images[kinds == OUTCOMES.index(kind)] for kind in COUNTED_OUTCOMES},
-        "missed": judged.ground_truths.images[evaluation.error_analysis.missed(chosen)],
+        "missed": data.ground_truths.images[evaluation.error_analysis.missed(selected)],
     }
     columns |= {
         name: np.bincount(own.astype(np.int64), minlength=count).astype(np.int32) for name, own in numbers.items()
@@ -124,36 +124,36 @@ def _evaluated_images_table(evaluation: Evaluation) -> pa.Table:
 
 
 def _detection_matches_table(evaluation: Evaluation) -> pa.Table:
-    judged, verdicts, (worth, chosen) = evaluation.data, evaluation.error_analysis, evaluation.selection
-    found, on, names = judged.detections, verdicts.ground_truth >= 0, pa.array(["", *judged.classes])
-    truth = pa.array(verdicts.ground_truth, mask=~on)
+    data, analysis, (probabilities, selected) = evaluation.data, evaluation.error_analysis, evaluation.selection
+    found, on, names = data.detections, analysis.ground_truth >= 0, pa.array(["", *data.classes])
+    truth = pa.array(analysis.ground_truth, mask=~on)
     columns: dict[str, Any] = {
-        "detection_id": judged.detection_ids,
-        "image_id": judged.images["image_id"].combine_chunks().take(pa.array(found.images)),
+        "detection_id": data.detection_ids,
+        "image_id": data.images["image_id"].combine_chunks().take(pa.array(found.images)),
         "label": names.take(pa.array(found.labels)),
         "score": found.scores,
-        "outcome": pa.array(OUTCOMES).take(pa.array(verdicts.outcomes)),
-        "selected": chosen,
-        "iou": verdicts.iou.astype(np.float32),
-        "probability": pa.array(worth.astype(np.float32), mask=np.isnan(worth)),
-        "box_id": judged.box_ids.take(truth),
-        "ground_truth_label": names.take(pa.array(judged.ground_truths.labels.astype(np.int64))).take(truth),
+        "outcome": pa.array(OUTCOMES).take(pa.array(analysis.outcomes)),
+        "selected": selected,
+        "iou": analysis.iou.astype(np.float32),
+        "probability": pa.array(probabilities.astype(np.float32), mask=np.isnan(probabilities)),
+        "box_id": data.box_ids.take(truth),
+        "ground_truth_label": names.take(pa.array(data.ground_truths.labels.astype(np.int64))).take(truth),
     }
     return pa.Table.from_pydict(columns, schema=SCHEMAS["detection_matches"])
 
 
 def _ground_truths_table(evaluation: Evaluation) -> pa.Table:
-    judged, verdicts = evaluation.data, evaluation.error_analysis
-    parts = part_indices(judged)
+    data, analysis = evaluation.data, evaluation.error_analysis
+    parts = part_indices(data)
     columns: dict[str, Any] = {
-        "box_id": judged.box_ids,
-        "image_id": judged.images["image_id"].combine_chunks().take(pa.array(judged.ground_truths.images)),
-        "label": pa.array(["", *judged.classes]).take(pa.array(judged.ground_truths.labels)),
-        "ignore": ~_counted_mask(judged),
-        "detected": verdicts.detected,
-        "selected": _counted_mask(judged) & ~verdicts.missed(evaluation.selection[1]),
+        "box_id": data.box_ids,
+        "image_id": data.images["image_id"].combine_chunks().take(pa.array(data.ground_truths.images)),
+        "label": pa.array(["", *data.classes]).take(pa.array(data.ground_truths.labels)),
+        "ignore": ~_counted_mask(data),
+        "detected": analysis.detected,
+        "selected": _counted_mask(data) & ~analysis.missed(evaluation.selection[1]),
         **{kind: pa.array(["", *names]).take(pa.array(1 + parts[kind])) for kind, names in PARTS.items()},
-        **{name: judged.ground_truths.boxes[:, axis].astype(np.float32) for axis, name in enumerate(COORDINATES)},
+        **{name: data.ground_truths.boxes[:, axis].astype(np.float32) for axis, name in enumerate(COORDINATES)},
     }
     return pa.Table.from_pydict(columns, schema=SCHEMAS["ground_truths"])
 
@@ -178,15 +178,15 @@ def _curve_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
 def _error_breakdown_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for split, part in evaluation.by_split.items():
-        verdicts = part.error_analysis
-        _, chosen = apply_operating_point(part.data, evaluation.operating_point)
+        analysis = part.error_analysis
+        _, selected = apply_operating_point(part.data, evaluation.operating_point)
         counts, price, positives = (
-            verdicts.counts(chosen),
-            ap_gain_if_fixed(verdicts),
+            analysis.counts(selected),
+            ap_gain_if_fixed(analysis),
             part.data.ground_truths.positives(),
         )
         missed = np.bincount(
-            part.data.ground_truths.labels[verdicts.missed(chosen)].astype(np.int64), minlength=len(positives)
+            part.data.ground_truths.labels[analysis.missed(selected)].astype(np.int64), minlength=len(positives)
         )
         for number, label in enumerate(part.data.classes, start=1):
             shown = sum(int(counts[kind][number]) for kind in COUNTED_OUTCOMES)
@@ -204,12 +204,12 @@ def _count_error_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Compute the mean count error per photo: as selected, by one threshold, and the difference."""
     rows: list[dict[str, Any]] = []
     for split, part in evaluation.by_split.items():
-        judged, errors = part.data, count_errors(part.data, part.error_analysis, evaluation.operating_point)
+        data, errors = part.data, count_errors(part.data, part.error_analysis, evaluation.operating_point)
         for label, (ours, theirs) in errors.items():
             head = {"split": split, "dataset": ALL, "label": label, "part": ALL}
             figures = {"count_error_selected": ours, "count_error_threshold": theirs, "count_error_gain": theirs - ours}
-            positives = judged.ground_truths.positives()
-            number = int(positives[1 + judged.classes.index(label)] if label else positives.sum())
+            positives = data.ground_truths.positives()
+            number = int(positives[1 + data.classes.index(label)] if label else positives.sum())
             for protocol, every in figures.items():
                 values = every[~np.isnan(every)]
                 if not len(values):

@@ -1,8 +1,8 @@
-"""How an operating point is found: what scores are worth, and from which score on F1 is best.
+"""Fit an operating point: calibrate scores to probabilities, and find the threshold of the best F1.
 
-What a score is worth rises with it, and is fitted to how many objects the photos had and to whether detections were
-right. Whether a photo is better chosen from by the sum of what its scores are worth or by one threshold for all photos,
-photos tell that neither was fitted to.
+The probability of a score rises with it. It is fitted to the number of objects in the photos and to which detections
+were right. Photos that neither was fitted to decide whether a photo's detections are selected by the sum of their
+probabilities or by one threshold for all photos.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ __all__ = ["ClassDetections", "count_errors", "count_ground_truths", "expected_c
 
 FOLDS: Final = 5
 MAX_PHOTOS: Final = 3000  # more would tell no more of two dozen numbers
-KNOTS: Final = 24  # scores between which what they are worth goes straight
+KNOTS: Final = 24  # the calibration is linear between so many scores
 DETECTION_WEIGHT: Final = 0.3  # weight of each detection being right, relative to the count of a photo being right
 TOTAL_WEIGHT: Final = 2.0  # what it weighs that the number of all photos together is right
 IRLS_ITERATIONS: Final = 6  # of least squares, each with the weights that make it one of absolute errors
-CONSTRAINT_WEIGHT: Final = 1e4  # what it weighs that nothing is worth more than 1
+CONSTRAINT_WEIGHT: Final = 1e4  # weight of the constraint that no probability exceeds 1
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -126,8 +126,8 @@ def _count_based_wins(detections: ClassDetections, true_counts: Ints) -> bool:
         fitted, other = detections.select_photos(~kept), detections.select_photos(kept)
         if not fitted.hits.any():
             continue
-        worth = np.interp(other.scores, *_fit_calibration(fitted, true_counts[~kept]))
-        number = round_half_up(np.bincount(other.images, worth, minlength=other.num_photos))
+        probabilities = np.interp(other.scores, *_fit_calibration(fitted, true_counts[~kept]))
+        number = round_half_up(np.bincount(other.images, probabilities, minlength=other.num_photos))
         above = other.counts_above(np.array([_fit_count_threshold(fitted, true_counts[~kept])]))[0]
         ours += float(np.abs(number - true_counts[kept]).sum())
         theirs += float(np.abs(above - true_counts[kept]).sum())
@@ -142,11 +142,11 @@ def _fit_count_threshold(detections: ClassDetections, true_counts: Ints) -> floa
 
 
 def _fit_calibration(detections: ClassDetections, true_counts: Ints) -> tuple[Floats, Floats]:
-    """Return rising scores and what they are worth, from 0 to 1, rising too.
+    """Return rising scores and their probabilities, from 0 to 1, rising too.
 
-    The worth of a score is a sum of steps of at least 0, one at each knot, and of all together at most 1. They are
-    fitted to three things at once: that a photo's sum is its number of objects, by absolute errors, for some photos
-    have ten times as many as others; that the sum of all is theirs; and that a detection is worth 1 if it is right.
+    The probability of a score is a sum of steps of at least 0, one at each knot, that add up to at most 1. They are
+    fitted to three things at once: that a photo's sum is its number of objects (by absolute errors, for some photos
+    have ten times as many as others); that the sum of all is the number of all; and that right detections have 1.
     """
     from scipy.optimize import nnls
 

@@ -1,4 +1,4 @@
-"""Labels that a person found to be wrong: their boxes are ignored, in training and in judging.
+"""Labels that a person found to be wrong: their boxes are ignored, in training and in evaluation.
 
 The file is WORK/corrections.csv, used as long as it is there: a copy of `suspicious_labels.csv` of `evaluate` without
 the rows whose labels are correct, or any CSV with image_id, label, xmin, ymin, xmax, ymax. A box of that label at that
@@ -43,7 +43,7 @@ def read_corrections(path: Path) -> dict[str, list[Correction]]:
         for row in reader:
             found.setdefault(row["image_id"], []).extend(_parse_corrections(path, reader.line_num, row))
     except csv.Error as error:
-        raise UsageError(f"{path}: line {reader.line_num} cannot be read ({error}); mend it.") from None
+        raise UsageError(f"{path}: line {reader.line_num} cannot be read ({error}); fix it.") from None
     return found
 
 
@@ -55,8 +55,8 @@ def check_corrections(
         image = images[name]
         for one in corrections[name]:
             if one["label"] not in image["labelled_classes"]:
-                told = ", ".join(image["labelled_classes"])
-                raise UsageError(f"{path}: {name} has no label {one['label']!r}, it has {told}; mend that row.")
+                known = ", ".join(image["labelled_classes"])
+                raise UsageError(f"{path}: {name} has no label {one['label']!r}, it has {known}; fix that row.")
             if one["xmin"] >= image["width"] or one["ymin"] >= image["height"] or min(one["xmax"], one["ymax"]) <= 0:
                 raise UsageError(f"{path}: a box of {name} lies outside its {image['width']}x{image['height']} pixels.")
 
@@ -66,9 +66,9 @@ def _parse_corrections(path: Path, line: int, row: Mapping[str, str]) -> list[Co
     try:
         box = {name: float(row[name]) for name in COORDINATES}
     except (TypeError, ValueError):
-        raise UsageError(f"{path}: line {line} has a coordinate that is no number; mend it or take it out.") from None
+        raise UsageError(f"{path}: line {line} has a coordinate that is no number; fix it or remove it.") from None
     if not all(map(math.isfinite, box.values())) or box["xmin"] >= box["xmax"] or box["ymin"] >= box["ymax"]:
-        raise UsageError(f"{path}: line {line} has a box without area; mend it or take it out.")
+        raise UsageError(f"{path}: line {line} has a box without area; fix it or remove it.")
     return [
         {"label": label, **box} for label in dict.fromkeys((row["label"], row.get("detected_label") or row["label"]))
     ]

@@ -153,7 +153,7 @@ def _add_corrections(context: Context, images: list[dict[str, Any]]) -> list[dic
     if strange := sorted(found.keys() - known.keys()):
         context.log(f"extract: {len(strange)} images of {path} are not indexed, as {strange[0]}")
     count = sum(len(own) for name, own in found.items() if name in known)
-    context.log(f"extract: {count} labels are ignored, as {path} says")
+    context.log(f"extract: {count} labels are ignored (listed in {path})")
     return [{**row, "corrections": found[row["image_id"]]} if row["image_id"] in found else row for row in images]
 
 

@@ -56,7 +56,7 @@ def image_row(row: Mapping[str, Any], card: Card, config: IndexConfig) -> dict[s
     """Return the `images` row of one photo; its annotation is only hashed here."""
     _check_names(row["image_id"], row["annotation_uri"] or "")
     if ABSENT_VERSION in (row["mtime_or_etag"], *(row["annotation"] or ())):
-        raise BadInputError("the photo or its annotation is a link to nothing")
+        raise BadInputError("the photo or its annotation is a broken symlink")
     if row["annotation_uri"] is None and card.on_missing == "reject":
         raise BadInputError(
             "the photo has no annotation; if that means something, say what with `on_missing` in the card"
@@ -212,5 +212,5 @@ def _log_summary(context: Context, folder: StageFolder, card: Card, unmatched_pi
     if unmatched_pictures:
         example = safe_text(unmatched_pictures[0])
         context.log(
-            f"{card.name}: {len(unmatched_pictures)} other pictures fit no pattern of the card, for example {example}"
+            f"{card.name}: {len(unmatched_pictures)} other images match no pattern of the card, for example {example}"
         )

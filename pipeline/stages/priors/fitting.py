@@ -2,7 +2,7 @@
 
 Both place priors on a grid: feature maps with a size, a step and so many shapes a cell. Each map has an octave of
 scales to itself, from 1.75 steps to 3.5, the finest all below as well. Wider ranges cover more boxes and train worse:
-objects are then learnt on finer maps, whose features see little of them (windows of street photos lost half of their
+objects are then trained on finer maps, whose features see little of them (windows of street photos lost half of their
 AP75), and by so many priors there that the small ones, which only the finest map can learn, are outweighed.
 """
 
@@ -84,11 +84,11 @@ def fit_greedy(grid: Grid, ground_truths: GroundTruthBoxes, seed: int = 0) -> Pr
     sample = _sample_boxes(ground_truths, MAX_FIT_BOXES // JITTER_COPIES, rng)
     boxes, labels = jittered(grid, sample, rng)
     gains = _GreedySelector.from_boxes(grid, boxes)
-    judged = _sample_images(ground_truths, EVALUATION_IMAGES, rng)
+    sampled = _sample_images(ground_truths, EVALUATION_IMAGES, rng)
     best: tuple[float, PriorSpec] | None = None
     for cap, leaning in product(IOU_CAPS, FREQUENCY_EXPONENTS):
         spec = grid.make_spec("greedy", gains.select_shapes(_box_weights(labels, leaning), cap))
-        value = coverage_score(prior_coverage(spec, judged))
+        value = coverage_score(prior_coverage(spec, sampled))
         if best is None or value > best[0]:
             best = value, spec
     assert best is not None

@@ -63,7 +63,7 @@ class PriorsConfig(Settings):
         input: the detector's input size, 300 or 512.
         maps: (cells a side, step in pixels, shapes a cell) of each map, fine to coarse; None is the paper's.
         stride4: one more map of 75x75 (300) for small windows.
-        datasets: fit and judge on these; empty is all of the work folder.
+        datasets: fit and evaluate on these; empty is all of the work folder.
         seed: of the jitter and of the sample.
     """
 
@@ -82,7 +82,7 @@ class PriorsConfig(Settings):
 
 @dataclass(frozen=True)
 class FitData:
-    """What priors are fitted to and judged on."""
+    """The boxes that priors are fitted to and evaluated on."""
 
     fit_boxes: GroundTruthBoxes
     evaluation_boxes: Mapping[str, GroundTruthBoxes]
@@ -165,7 +165,7 @@ def _load_fit_data(index: StageFolder, extract: StageFolder, shapes: pa.Table, c
     images = [row for row in index.read("images", columns=columns).to_pylist() if _is_selected(row["dataset"], config)]
     classes = sorted(set(shapes["label"].to_pylist()) - {""})
     everything = _SampledBoxes.load(extract, images, tuple(classes))
-    judge = {split: everything.sample(split, EVALUATION_IMAGES, config.seed) for split in SPLITS}
+    evaluation = {split: everything.sample(split, EVALUATION_IMAGES, config.seed) for split in SPLITS}
     fit = everything.sample("train", FIT_IMAGES, config.seed)
     if len(fit.labels) < 10:
         raise FacadeError(
@@ -173,7 +173,7 @@ def _load_fit_data(index: StageFolder, extract: StageFolder, shapes: pa.Table, c
         )
     return FitData(
         fit,
-        {split: truths for split, truths in judge.items() if len(truths.labels)},
+        {split: truths for split, truths in evaluation.items() if len(truths.labels)},
         _balanced_weights(shapes, classes, config),
     )
 
@@ -284,5 +284,5 @@ def _log_summary(context: Context, folder: StageFolder) -> None:
     for spec in specs:
         if spec["note"]:
             context.log(f"priors: {spec['name']}: {spec['note']}")
-    context.log(f"priors: chosen is {chosen['name']}: {chosen['reason']}")
+    context.log(f"priors: selected prior set {chosen['name']}: {chosen['reason']}")
     context.log(f"priors: {folder.path / 'priors.json'} and {folder.path / 'figures' / 'coverage.png'}")

@@ -1,4 +1,4 @@
-"""What a training run learns from and is judged on: the work folder's photos with their boxes, in memory."""
+"""Training and validation data: the photos of the work folder with their boxes, in memory."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _boxes_by_image(table: Any, classes: Sequence[str]) -> dict[str, dict[str, A
 
 
 def _check_trainable(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], where: str) -> None:
-    """Refuse what nothing could be learnt from, in a sentence."""
+    """Refuse data that cannot be trained on, in one sentence."""
     train = [row for row in rows if row["split"] == "train"]
     if not train:
         raise FacadeError(
@@ -181,7 +181,7 @@ def _check_boxes(row: Mapping[str, Any]) -> None:
     outside = ((boxes < -MAX_BOX_OVERHANG) | (boxes > most) | ~np.isfinite(boxes)).any(axis=1)
     if outside.any():
         box = boxes[outside][0].round().tolist()
-        raise BadInputError(f"the box {box} lies outside its photo of {row['width']}x{row['height']}; mend its label")
+        raise BadInputError(f"the box {box} lies outside its photo of {row['width']}x{row['height']}; fix its label")
 
 
 def _make_target(row: Mapping[str, Any], photo: Tensor, classes: Sequence[str]) -> Target:

@@ -128,7 +128,7 @@ def _check_rejected(context: Context, rejected: Sequence[dict[str, Any]], count:
     if len(rejected) > context.max_rejected * count:
         share = f"{len(rejected) / count:.1%}, allowed are {context.max_rejected:.1%}"
         raise FacadeError(
-            f"train: {len(rejected)} of {count} photos were rejected ({share}), as {first}; mend them or raise "
+            f"train: {len(rejected)} of {count} photos were rejected ({share}), as {first}; fix them or raise "
             "--max-rejected."
         )
 
@@ -136,7 +136,7 @@ def _check_rejected(context: Context, rejected: Sequence[dict[str, Any]], count:
 def _train(
     context: Context, config: TrainConfig, task: TrainingTask, out: Path, run_logger: RunLogger
 ) -> TrainingResult:
-    """Run the course of a task, with progress for people and an entry an epoch for MLflow."""
+    """Run a training task, with a progress bar and one MLflow entry per epoch."""
     learning = task.config
     steps = max(len(task.train) // learning.batch, 1) * learning.epochs
     progress = context.make_progress(NAME, steps * learning.batch)
@@ -190,7 +190,7 @@ def _draw_mosaic(task: TrainingTask, out: Path) -> list[Path]:
 
 
 def _draw_detections(task: TrainingTask, out: Path) -> list[Path]:
-    """Return the sheet of photos that were not learnt from, if there are any, with what is found there."""
+    """Return the contact sheet of detections in held-out photos, if there are any."""
     examples = task.test or task.val
     if examples is None:
         return []
@@ -259,7 +259,7 @@ def _format_map(scores: Mapping[str, float], prefix: str) -> str:
 
 
 def _log_summary(context: Context, out: Path, result: TrainingResult) -> None:
-    context.log(f"train: epoch {result.best} is kept")
+    context.log(f"train: best epoch: {result.best}")
     if "map50" in result.test:
         context.log(f"train: on test, VOC mAP at IoU .5: {_format_map(result.test, '')}")
         for name in sorted(key.removesuffix(".map50") for key in result.test if key.endswith(".map50")):

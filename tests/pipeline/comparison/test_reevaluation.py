@@ -34,7 +34,7 @@ def test_new_data_and_a_champion_of_the_old(facade: Callable, tmp_path: Path, ca
     own = (tmp_path / "work/evaluate/_manifest.json").read_bytes()
     judged = facade(*promotion)
     assert judged.code == 0
-    assert "the champion was judged on other truths, and is now judged on those of" in judged.text
+    assert "re-evaluating the champion on the current ground truth of" in judged.text
     assert (judged.line["candidate"], judged.line["champion"]) == ("2", "1")
     assert "version 2" in judged.line["reason"]
     assert "ground_truths" not in judged.line["reason"]

@@ -209,7 +209,7 @@ def test_what_cannot_be_compared_is_one_sentence(recorded_runs: Kept, run_comman
         code, line, _ = run_command("runs", "compare", name, "index")
         assert (code, line["stage"]) == (2, "runs compare")
         assert message in line["error"]
-    with pytest.raises(UsageError, match="leaves nothing to look into"):
+    with pytest.raises(UsageError, match="leaves no MLflow to query"):
         open_store(OFF)
 
 
@@ -256,7 +256,7 @@ def test_a_bundle_of_no_run_is_no_candidate(recorded_runs: Kept, tmp_path: Path)
         assert (
             register_candidate(recorded_runs.uri, tmp_path / str(number), good.evaluated, said.append, "none") is None
         )
-    assert all("no run of this MLflow has trained" in line for line in said)
+    assert all("no MLflow run found that trained" in line for line in said)
     assert len(said) == 3
     assert register_candidate(OFF, good.bundle, good.evaluated, said.append) is None
     assert recorded_runs.store.versions("none") == []

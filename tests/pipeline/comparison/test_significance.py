@@ -173,7 +173,7 @@ def test_nothing_to_find_is_refused() -> None:
         changed(first.ground_truths, "ignore", [True] * len(first.ground_truths)),
     ):
         nothing = replace(first, ground_truths=truths)
-        with pytest.raises(FacadeError, match="no box to find"):
+        with pytest.raises(FacadeError, match="no ground-truth boxes"):
             compare(nothing, nothing)
 
 

@@ -57,7 +57,7 @@ def test_a_row_that_kills_its_worker_is_rejected_and_no_other(
     assert (outcome.rows_in, outcome.rows_out, outcome.rejected) == (200, 199, 1)
     (row,) = work.rows("extract", "rejected")
     assert row["image_id"] == "set/70"
-    assert row["message"] == f"reading it ended its process ({cause}) again and again"
+    assert row["message"] == f"it crashes the worker process ({cause})"
     ids = [row["image_id"] for row in work.rows("extract", "extraction_log")]
     assert sorted(ids) == sorted(f"set/{i}" for i in range(200) if i != 70)
 
@@ -73,7 +73,7 @@ def test_rows_alone_are_halved_until_the_killers_stand_alone(faults: Any) -> Non
     tables = run_isolated(faults.extract_with_faults, rows(6, at1="die", at4="die"), reject, 1 << 33)
     assert tables["extraction_log"]["image_id"].to_pylist() == ["set/0", "set/2", "set/3", "set/5"]
     assert tables["rejected"]["image_id"].to_pylist() == ["set/1", "set/4"]
-    assert set(tables["rejected"]["message"].to_pylist()) == {"reading it ended its process (signal 9) again and again"}
+    assert set(tables["rejected"]["message"].to_pylist()) == {"it crashes the worker process (signal 9)"}
 
 
 @pytest.mark.parametrize("count", [0, 1])

@@ -29,13 +29,13 @@ def test_sums_of_scores_are_numbers_of_objects(judged: EvaluationData) -> None:
     for split, off in (("val", 0.1), ("test", 0.2)):
         part = judged.select_split(split)
         names = np.array(["", *part.classes])[part.detections.labels]
-        worth, chosen = point.apply(names, part.detections.images, part.detections.scores)
+        probabilities, chosen = point.apply(names, part.detections.images, part.detections.scores)
         for number, name in enumerate(part.classes, start=1):
             own = part.detections.labels == number
             true = count_ground_truths(part)[:, number].sum()
-            assert worth[own].sum() == pytest.approx(true, rel=off), (split, name)
+            assert probabilities[own].sum() == pytest.approx(true, rel=off), (split, name)
             assert chosen[own].sum() == pytest.approx(true, rel=off + 0.05), (split, name)
-    assert ((worth >= 0) & (worth <= 1)).all()
+    assert ((probabilities >= 0) & (probabilities <= 1)).all()
 
 
 def test_a_higher_score_is_worth_no_less(judged: EvaluationData) -> None:
@@ -68,8 +68,8 @@ def test_numbers_are_nearer_to_the_truth_than_with_one_threshold() -> None:
 
 def test_a_class_that_was_not_fitted_is_chosen_from_half() -> None:
     point = OperatingPoint("model", 0, "val", {})
-    worth, chosen = point.apply(np.array(["shop", "shop"]), np.array([0, 0]), np.array([0.6, 0.4]))
-    assert np.isnan(worth).all()
+    probabilities, chosen = point.apply(np.array(["shop", "shop"]), np.array([0, 0]), np.array([0.6, 0.4]))
+    assert np.isnan(probabilities).all()
     assert chosen.tolist() == [True, False]
 
 

@@ -346,7 +346,7 @@ def test_another_folder_is_not_replaced(state: dict[str, Tensor], scratch_folder
     save_file(named_as("report", state), scratch_folder / "w.safetensors")
     (scratch_folder / "letters").mkdir()
     (scratch_folder / "letters" / "dear.txt").write_text("keep me")
-    with pytest.raises(FacadeError, match=r"letters is there and is no bundle; name a folder that is not\.$"):
+    with pytest.raises(FacadeError, match=r"letters exists and is not a model bundle; give another folder\.$"):
         imported(scratch_folder / "w.safetensors", scratch_folder / "letters")
     assert (scratch_folder / "letters" / "dear.txt").read_text() == "keep me"
 
@@ -390,7 +390,7 @@ def test_a_damaged_bundle_is_one_sentence(run_facade_in_process: Callable, tmp_p
 
 def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
     for name in ("nowhere", "."):
-        with pytest.raises(FacadeError, match=r"is no bundle, there is no model.json in it; name a folder"):
+        with pytest.raises(FacadeError, match=r"is not a model bundle \(model.json is missing\); name a folder"):
             open_bundle(tmp_path / name)
 
 

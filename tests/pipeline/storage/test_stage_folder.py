@@ -127,7 +127,7 @@ def test_reading_before_the_stage_has_run_says_what_to_run(folder: StageFolder) 
 def test_a_damaged_manifest_is_one_sentence(folder: StageFolder) -> None:
     folder.commit(Manifest("extract", ()))
     (folder.path / "_manifest.json").write_text('{"format": 1')
-    with pytest.raises(FacadeError, match=r"is damaged .*; delete it and run the stage again"):
+    with pytest.raises(FacadeError, match=r"is corrupt .*; delete it and run the stage again"):
         folder.manifest()
 
 

@@ -104,7 +104,7 @@ def test_a_task_in_a_folder_is_the_same_task(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_task_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is no prepared task: .* Write it again with"):
         load_task(tmp_path)
-    with pytest.raises(FileExistsError, match="is there and is no prepared task"):
+    with pytest.raises(FileExistsError, match="exists and is not a prepared task"):
         save_task(tmp_path, task())
 
 

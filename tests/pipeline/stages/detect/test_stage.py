@@ -502,7 +502,7 @@ def test_an_out_folder_must_be_named_unless_the_source_has_a_place_for_it(facade
 
 @pytest.mark.parametrize(
     ("spoilt", "sentence"),
-    [("pickle", "no bundle"), ("digest", "sha256"), ("keys", "colour"), ("absent", "no bundle")],
+    [("pickle", "not a model bundle"), ("digest", "sha256"), ("keys", "colour"), ("absent", "not a model bundle")],
 )
 def test_a_bundle_that_is_none_is_refused(
     facade: Callable, bundle: Path, drawn: Path, tmp_path: Path, spoilt: str, sentence: str

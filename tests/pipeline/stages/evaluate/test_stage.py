@@ -180,7 +180,7 @@ def test_where_nothing_is_to_be_found_there_are_no_figures(work: Workspace) -> N
     work.extract()
     outcome = run_evaluate(work)
     assert 0 < outcome.rows_in < len(ids)
-    assert any("no box to find" in line for line in work.messages)
+    assert any("no ground-truth boxes" in line for line in work.messages)
 
 
 def test_classes_that_a_dataset_does_not_label_are_left_out() -> None:

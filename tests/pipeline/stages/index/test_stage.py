@@ -188,7 +188,7 @@ def test_pictures_that_no_pattern_takes_are_told(workplace: Callable, drawn_copy
     shutil.copy(drawn_copy / "photos/facade_00000.jpg", drawn_copy / "photos/facade_00000.JPEG")
     work = workplace()
     work.index(drawn_copy, card_text())
-    assert any("pictures fit no pattern of the card, for example masks/" in line for line in work.messages)
+    assert any("images match no pattern of the card, for example masks/" in line for line in work.messages)
 
 
 def test_a_list_line_that_fits_several_photos_is_one_sentence(workplace: Callable, drawn_copy: Path) -> None:
@@ -234,5 +234,5 @@ def test_a_link_to_nothing_is_rejected_once_and_for_all(workplace: Callable, dra
     (drawn_copy / "photos/facade_00002.jpg").symlink_to("nowhere.jpg")
     work = workplace(max_rejected=0.2)
     assert work.index(drawn_copy, cards[0]).rejected == 1
-    assert "a link to nothing" in work.rows("index", "rejected")[0]["message"]
+    assert "broken symlink" in work.rows("index", "rejected")[0]["message"]
     assert work.index(drawn_copy, cards[0]).per_second == 0

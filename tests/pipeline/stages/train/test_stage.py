@@ -184,7 +184,7 @@ def test_a_box_outside_its_photo_is_rejected(make_prepared_work: Prepared) -> No
     row = dict(load_training_rows(make_prepared_work().context, {}, ()).rows[0])
     assert isinstance(_decode_photo(row, 600), torch.Tensor)
     wrong = _decode_photo({**row, "boxes": row["boxes"] + 1000}, 600)
-    assert "lies outside its photo of 320x240; mend its label" in str(wrong)
+    assert "lies outside its photo of 320x240; fix its label" in str(wrong)
 
 
 def test_another_model_is_a_start(make_prepared_work: Prepared) -> None:
