@@ -30,7 +30,7 @@ def test_new_data_and_a_champion_of_the_old(facade: Callable, tmp_path: Path, ca
     done = facade(*everything)
     assert (done.code, done.line["work"]) == (0, str(tmp_path / "work"))
     apart = facade("model", "promote", *tracking)
-    assert (apart.line["changed"], "on other truths" in apart.line["reason"]) == (False, True)
+    assert (apart.line["changed"], "on different ground truth" in apart.line["reason"]) == (False, True)
     own = (tmp_path / "work/evaluate/_manifest.json").read_bytes()
     judged = facade(*promotion)
     assert judged.code == 0

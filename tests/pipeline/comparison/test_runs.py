@@ -313,7 +313,10 @@ def test_the_champion_stays_where_other_boxes_judged(recorded_runs: Kept, run_co
     recorded_runs.register("good", "other")
     code, line, _ = run_command("model", "promote", "--name", "other")
     assert (code, line["changed"]) == (0, False)
-    assert "on other truths: evaluate the champion on the same boxes (`facade model promote --work" in line["reason"]
+    assert (
+        "on different ground truth: evaluate the champion on the same boxes (`facade model promote --work"
+        in line["reason"]
+    )
     # What that does: the champion gets the figures of those boxes, and the candidate stays one.
     champion = recorded_runs.models["elsewhere"]
     version = register_candidate(

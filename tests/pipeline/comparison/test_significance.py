@@ -120,7 +120,9 @@ def test_other_truths_are_refused() -> None:
         "a box to ignore": changed(truths, "ignore", [True, *truths["ignore"].to_pylist()[1:]]),
     }
     for what, table in others.items():
-        with pytest.raises(FacadeError, match=r"^the two were evaluated on other truths, .*`facade evaluate`.*\.$"):
+        with pytest.raises(
+            FacadeError, match=r"^the two were evaluated on different ground truth, .*`facade evaluate`.*\.$"
+        ):
             compare(first, replace(first, ground_truths=table))
         assert replace(first, ground_truths=table).digest != first.digest, what
     empty = first.evaluated_images.slice(0, 1)
