@@ -73,7 +73,10 @@ def _version_label(version: Version) -> str:
 
 
 def _mismatch_text() -> str:
-    return "were evaluated on different ground truth: evaluate the champion on the same boxes (`facade model promote --work WORK`)"
+    return (
+        "were evaluated on different ground truth: evaluate the champion on the same boxes "
+        "(`facade model promote --work WORK`)"
+    )
 
 
 def _load_record(store: MlflowStore, version: Version) -> EvaluationRecord:

@@ -160,6 +160,6 @@ def _mismatch_message(first: EvaluationRecord, second: EvaluationRecord) -> str:
     classes = [", ".join(one.labels) or "no class" for one in (first, second)]
     descriptions = [f"{side} ({own})" for side, own in zip(sides, classes, strict=True)]
     return (
-        f"the two were evaluated on different ground truth, {descriptions[0]} and {descriptions[1]}: run `facade detect` "
-        "and `facade evaluate` with both models on the same work folder, then compare those."
+        f"the two were evaluated on different ground truth, {descriptions[0]} and {descriptions[1]}: run "
+        "`facade detect` and `facade evaluate` with both models on the same work folder, then compare those."
     )
