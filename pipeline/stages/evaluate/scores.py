@@ -14,8 +14,9 @@ from pipeline.stages.evaluate.bootstrap import bootstrap_aps, bootstrap_counts, 
 from pipeline.stages.evaluate.data import EvaluationData
 from ssd import Curve, Matches, Points, coco_ap, match_arrays, pr_curves, voc_ap
 
-__all__ = ["ALL", "HEADLINE", "PARTS", "headline_rows", "part_indices", "score_rows"]
+__all__ = ["ALL", "CLEAN_PART", "HEADLINE", "PARTS", "headline_rows", "part_indices", "score_rows"]
 
+CLEAN_PART: Final = "without suspicious labels"
 ALL: Final = ""  # of `dataset`, `label` and `part`: the whole; a mean over classes
 HEADLINE: Final = "voc11_50"  # the report's and the SSD paper's
 # Name, IoU and points of each VOC protocol.

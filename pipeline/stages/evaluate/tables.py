@@ -20,7 +20,7 @@ from pipeline.stages.evaluate.error_analysis import (
     ap_gain_if_fixed,
 )
 from pipeline.stages.evaluate.label_audit import MIN_CONFIDENCE, drop_suspicious, suspicious_labels
-from pipeline.stages.evaluate.scores import ALL, PARTS, part_indices, score_rows
+from pipeline.stages.evaluate.scores import ALL, CLEAN_PART, PARTS, part_indices, score_rows
 from pipeline.stages.evaluate.threshold_fitting import count_errors, fit_operating_point
 from pipeline.storage.schemas import COORDINATES, SCHEMAS, table_from_rows
 from ssd import pr_curves
@@ -83,7 +83,7 @@ def evaluate_images(data: EvaluationData, model: str, bootstrap_samples: int) ->
     plain = score_rows(data, bootstrap_samples)
     sure = [row for row in whole.suspicious_labels if row["confidence"] >= MIN_CONFIDENCE]
     clean = score_rows(drop_suspicious(data, sure), 0) if sure else []
-    kept = [{**row, "part": "without suspects"} for row in clean if row["part"] == ALL and row["dataset"] == ALL]
+    kept = [{**row, "part": CLEAN_PART} for row in clean if row["part"] == ALL and row["dataset"] == ALL]
     rows = {
         "scores": [*plain, *kept, *_count_error_rows(whole)],
         "curves": _curve_rows(whole),

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.models.score_format import format_ap, format_ap_interval
-from pipeline.stages.evaluate.scores import ALL, HEADLINE, headline_rows
+from pipeline.stages.evaluate.scores import ALL, CLEAN_PART, HEADLINE, headline_rows
 from pipeline.stages.report.blocks import (
     Cell,
     CellOrText,
@@ -43,7 +43,6 @@ __all__ = [
 ]
 
 Rows = Sequence[Mapping[str, Any]]
-CLEAN_PART: Final = "without suspects"
 PROTOCOLS: Final = {
     HEADLINE: "VOC, 11-point, IoU .5",
     "voc_50": "VOC, all points, IoU .5",

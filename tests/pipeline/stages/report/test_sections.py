@@ -56,7 +56,10 @@ def test_incomplete_labels_are_said() -> None:
 def test_scores_by_protocol_split_and_dataset() -> None:
     rows = [score("", 0.644), score("window", 0.7), score("window", 0.9, part="size XS"), score("", 0.85, split="val")]
     rows += [score("", 0.3, protocol="coco_100", low=None, high=None), score("window", 0.1, dataset="cmp")]
-    rows += [score("window", 0.71, part="without suspects"), score("door", 1.5, protocol="count_error_selected")]
+    rows += [
+        score("window", 0.71, part="without suspicious labels"),
+        score("door", 1.5, protocol="count_error_selected"),
+    ]
     table = protocols_table(rows, "test", ["window", "door"])
     page = render(table)
     assert "64.4<small>54.4 to 74.4</small>" in page
