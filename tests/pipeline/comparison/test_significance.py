@@ -185,7 +185,7 @@ def test_of_one_photo_nothing_can_be_told() -> None:
     found = compare(one, other)
     assert (found.photos, found.mean.verdict) == (1, SAME)
     assert found.mean.low == found.mean.high == pytest.approx(found.mean.value)
-    assert "cannot be told from so few" in found.summary()
+    assert "cannot be decided on so few photos" in found.summary()
 
 
 def test_a_verdict_wants_enough_photos_and_a_side_of_nought() -> None:
