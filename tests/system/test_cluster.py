@@ -32,7 +32,12 @@ def test_cluster_gives_the_tables_of_local_workers(facade: Callable, tmp_path: P
         assert here.line["stages"][stage]["digest"] == there.line["stages"][stage]["digest"], stage
 
 
-def test_run_starts_one_cluster(tmp_path: Path, drawn: Path, cards: tuple[str, str], monkeypatch: Any) -> None:
+@pytest.mark.parametrize(
+    "command", ["run run.toml --to priors --tracking off --workers 1", "demo --out demo --images 60 --workers 1"]
+)
+def test_a_command_starts_one_cluster(
+    tmp_path: Path, drawn: Path, cards: tuple[str, str], monkeypatch: Any, command: str
+) -> None:
     started: list[int] = []
     local_client = parallel.local_client
 
@@ -46,6 +51,6 @@ def test_run_starts_one_cluster(tmp_path: Path, drawn: Path, cards: tuple[str, s
     (tmp_path / "card.toml").write_text(cards[1])
     (tmp_path / "run.toml").write_text(run_toml("work"))
     with pytest.raises(SystemExit) as ended:
-        main(["run", "run.toml", "--to", "priors", "--tracking", "off", "--workers", "1"])
+        main(command.split())
     assert not ended.value.code
     assert started == [1]
