@@ -41,7 +41,7 @@ def test_new_data_and_a_champion_of_the_old(facade: Callable, tmp_path: Path, ca
     assert (tmp_path / "work/evaluate/_manifest.json").read_bytes() == own
     assert facade("verify", "work").code == 0
     again = facade(*promotion)
-    assert ("is now judged" in again.text, again.line["reason"]) == (False, judged.line["reason"])
+    assert ("re-evaluating" in again.text, again.line["reason"]) == (False, judged.line["reason"])
     version = open_store(tracking[1]).version("facade", CHAMPION)
     assert version is not None
     assert version.number == "1"

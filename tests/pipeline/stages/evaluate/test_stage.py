@@ -155,7 +155,7 @@ def test_what_was_judged_without_mlflow_is_told_later(work: Workspace, tmp_path:
     assert not run_evaluate(tracked).changed
     (run,) = open_store(uri).runs()
     assert (run.name, run.metrics["test.voc11_50"] > 0.5) == ("evaluate", True)
-    assert any("becomes no version of facade" in line for line in work.messages)
+    assert any("not registered as a version of facade" in line for line in work.messages)
     run_evaluate(tracked)
     assert len(list(open_store(uri).runs())) == 1
 
@@ -167,7 +167,7 @@ def test_photos_that_could_not_be_looked_at_are_told(work: Workspace) -> None:
     shutil.rmtree(folder.path)
     run_detect(work, limit=4)
     run_evaluate(work)
-    assert any("rejected or not looked at" in line for line in work.messages)
+    assert any("(rejected, or not detected on); they were not evaluated" in line for line in work.messages)
 
 
 def test_where_nothing_is_to_be_found_there_are_no_figures(work: Workspace) -> None:
